@@ -1,0 +1,218 @@
+"""The ops of a region: what the backend hands to every device.
+
+A region is a straight list of ops over matrices. Every value is one clip's matrix of `rows` x `cols`
+(rows: time or tokens, cols: features); a batch is a loop over clips. Heads are not a dimension: head `h` of an
+attention value is the columns `64 h .. 64 h + 63`. Where a user's tensor has other axes (a mel spectrogram is
+channels x frames, q/k/v have a head axis), the backend's adaptors bring it into this form at the region's border.
+
+Parameters are named and described by shape only; their data come later, so that one lowered region serves many
+checkpoints. The numerics of each op (identical on every device) are stated in its docstring; `bf16(x)` means
+round to nearest even. All values are bf16 between ops; parameters of matrix products are bf16, all others fp32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+HEAD_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Value:
+    """One clip's matrix of `rows` x `cols`, bf16 on the device. `name` is for people."""
+
+    id: int
+    rows: int
+    cols: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Param:
+    """A weight by name and shape (torch's own layout: linear (n, k), conv1d (out, in, kernel), vectors (n,))."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Op:
+    """Base: `out` is the id of the value that the op writes; `name` is for people (`layers.0.fc1`)."""
+
+    out: int
+    name: str = field(default="", kw_only=True)
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Ids of the values that the op reads."""
+        raise NotImplementedError
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Names of the parameters that the op reads."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """out = bf16(gelu?(x @ weight.T + bias) + residual): products of bf16, sums, bias and GELU in fp32.
+
+    `weight` (n, k); `bias` (n,) or None. `transposed`: the parameter is stored (k, n) instead.
+    GELU is the erf form. `residual` is the id of a value of the output's shape, or None.
+    """
+
+    x: int
+    weight: str
+    bias: str | None = None
+    gelu: bool = False
+    residual: int | None = None
+    transposed: bool = False
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,) if self.residual is None else (self.x, self.residual)
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Conv1d(Op):
+    """Whisper's convolutions: kernel 3, padding 1, stride 1 or 2, over the rows of x (rows: frames, cols: channels).
+
+    `weight` (out, in, 3), `bias` (out,) or None; GELU, residual and rounding as in `Linear`. `residual` may be a
+    parameter's name instead of a value's id (the position embedding, (rows, cols), rounded to bf16).
+    """
+
+    x: int
+    weight: str
+    bias: str | None = None
+    stride: int = 1
+    gelu: bool = False
+    residual: int | str | None = None
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x, self.residual) if isinstance(self.residual, int) else (self.x,)
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        named = (self.weight, self.bias, self.residual)
+        return tuple(p for p in named if isinstance(p, str))
+
+
+@dataclass(frozen=True)
+class LayerNorm(Op):
+    """out = bf16((x - mean) / sqrt(var + eps) * gamma + beta) over all columns, statistics in fp32.
+
+    `gamma`, `beta`: (cols,) or None (1 and 0).
+    """
+
+    x: int
+    gamma: str | None = None
+    beta: str | None = None
+    eps: float = 1e-5
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        return tuple(p for p in (self.gamma, self.beta) if p is not None)
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """out = bf16(softmax of each row), maximum, exponentials and sum in fp32."""
+
+    x: int
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True)
+class Gelu(Op):
+    """out = bf16(gelu(x)), erf form, computed in fp32."""
+
+    x: int
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """out = bf16(x + y). `y` may be a parameter's name, (rows, cols), rounded to bf16."""
+
+    x: int
+    y: int | str
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x, self.y) if isinstance(self.y, int) else (self.x,)
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        return (self.y,) if isinstance(self.y, str) else ()
+
+
+@dataclass(frozen=True)
+class Attention(Op):
+    """out = bf16(softmax(scale * q @ k.T) @ v) per head; q (tq, 64 heads), k and v (tk, 64 heads), out like q.
+
+    Scores in fp32, p = bf16(exp2(scale * log2(e) * s - m)) with an integer m per row (the running maximum rounded up),
+    the sum of p and the output in fp32, one division at the end, then bf16.
+    """
+
+    q: int
+    k: int
+    v: int
+    heads: int
+    scale: float = 0.125
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.q, self.k, self.v)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a graph that runs on the device in one go. `ops` are in an order that respects dependencies."""
+
+    values: tuple[Value, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    params: tuple[Param, ...]
+    ops: tuple[Op, ...]
+    name: str = "region"
+
+    def value(self, id: int) -> Value:
+        return self._by_id[id]
+
+    @property
+    def _by_id(self) -> dict[int, Value]:
+        return {v.id: v for v in self.values}
+
+    def param(self, name: str) -> Param:
+        return next(p for p in self.params if p.name == name)
+
+    def __str__(self) -> str:
+        """One line per op, for people and for tests."""
+        by_id = self._by_id
+
+        def show(i: int) -> str:
+            v = by_id[i]
+            return f"%{i}{v.name and ':' + v.name}[{v.rows}x{v.cols}]"
+
+        lines = [f"region {self.name}({', '.join(show(i) for i in self.inputs)})"]
+        for op in self.ops:
+            fixed = {"out", "name", "x", "y", "q", "k", "v", "residual"}
+            extra = [f"{k}={v}" for k, v in vars(op).items() if k not in fixed and v not in (None, False)]
+            reads = ", ".join([show(i) for i in op.inputs] + extra)
+            lines.append(f"  {show(op.out)} = {type(op).__name__.lower()}({reads})")
+        return "\n".join([*lines, f"  return {', '.join(f'%{i}' for i in self.outputs)}"])

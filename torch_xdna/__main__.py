@@ -1,0 +1,3 @@
+from torch_xdna.cli import main
+
+main()
