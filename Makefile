@@ -1,0 +1,44 @@
+# make demo   transcribe the shipped clips through the Hugging Face pipeline, encoder on the default device
+# make test   ruff, mypy and the whole test-suite
+# Both create the environment in .venv first. PYTHON picks the interpreter (3.10 or newer); TORCH picks the build of
+# torch (any 2.13 works; on x86-64 without an index of CPU builds pip takes the CUDA one, which is large but fine).
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: demo test lint format bench tables clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m torch_xdna.demo
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 12
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+# torch first and alone: its requirement decides which build comes, not another package's.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
