@@ -1,0 +1,72 @@
+"""The devices by name. Nothing is imported before it is asked for: `npu` and `array` also work without torch."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+
+from torch_xdna.devices.base import Device, Executable, Stats
+from torch_xdna.errors import DeviceError
+
+__all__ = ["NAMES", "Device", "Executable", "Stats", "select", "unusable"]
+
+# name -> (module, class, the options that its constructor takes, one line for people)
+_DEVICES = {
+    "npu": ("torch_xdna.devices.npu.device", "NpuDevice", ("columns", "overlay"), "the NPU, through XRT"),
+    "emulator": ("torch_xdna.devices.emulator", "EmulatorDevice", (), "the same ops and roundings on the CPU"),
+    "array": (
+        "torch_xdna.devices.array.device",
+        "ArrayDevice",
+        ("columns",),
+        "a simulator of the array that executes the NPU's instruction words; slow",
+    ),
+}
+NAMES = ("auto", *_DEVICES)
+
+
+def select(name: str = "auto", *, columns: int = 4, overlay: str | None = None) -> Device:
+    """The device of that name; `auto` is the NPU if it is usable, else the emulator with one warning that says why.
+
+    columns: how many columns of the array to use (1, 2 or 4). overlay: path of an xclbin, None for the
+    installed one. Raises DeviceError, with a remedy, if the device is not usable here.
+    """
+    if name == "auto":
+        reason = unusable("npu", columns=columns, overlay=overlay)
+        if reason is None:
+            return _make("npu", columns, overlay)
+        _warn_once(reason)
+        return _make("emulator", columns, overlay)
+    return _make(name, columns, overlay)
+
+
+def unusable(name: str, *, columns: int = 4, overlay: str | None = None) -> str | None:
+    """Why the device can't be used here, in one sentence, or None if it can."""
+    try:
+        _make(name, columns, overlay)
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+def describe(name: str) -> str:
+    """One line about a device, for people."""
+    return _DEVICES[name][3]
+
+
+@functools.lru_cache(maxsize=None)
+def _make(name: str, columns: int, overlay: str | None) -> Device:
+    if name not in _DEVICES:
+        raise DeviceError(f"there is no device '{name}'; the devices are {', '.join(NAMES)}")
+    module, cls, takes, _ = _DEVICES[name]
+    options = {"columns": columns, "overlay": overlay}
+    try:
+        make = getattr(importlib.import_module(module), cls)
+    except ImportError as error:
+        raise DeviceError(f"device '{name}' can't be loaded: {error}; install what is missing") from error
+    return make(**{key: options[key] for key in takes})
+
+
+@functools.lru_cache(maxsize=None)
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"xdna: device 'auto' uses the emulator, because {reason}", stacklevel=3)

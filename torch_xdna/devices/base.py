@@ -1,0 +1,63 @@
+"""What a device is to the backend: it prepares a region once, then packs weights and runs clips.
+
+No torch at run time here: the NPU and array devices are also used by interpreters that have numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lowering.ops import Region
+
+
+@dataclass
+class Stats:
+    """What an executable has done so far, summed over its runs; the report adds these up.
+
+    `dispatches`: commands sent to the device (a batch of n clips is n of them, unless a limit splits a clip).
+    `overlay_changes`: how often the array had to be configured with another overlay for a run.
+    Both are 0 on the emulator, which has neither.
+    """
+
+    dispatches: int = 0
+    overlay_changes: int = 0
+
+
+@runtime_checkable
+class Executable(Protocol):
+    """One region, prepared for one device. It may be called from two threads at once."""
+
+    def pack(self, params: Mapping[str, Tensor]) -> Any:
+        """Bring the parameters into the device's form, once for each set of parameter contents.
+
+        `params`: parameter name -> tensor in the shape of `Region.params`, any floating dtype, possibly not
+        contiguous. The result is handed to `run`; the backend owns it and drops it when a parameter changes or
+        dies, so it must not keep the tensors of `params` themselves alive (a copy or a converted form is fine).
+        """
+
+    def run(self, inputs: Sequence[Tensor], packed: Any) -> list[Tensor]:
+        """Run every clip of a batch: inputs (batch, rows, cols) in the order of `Region.inputs`, in any floating
+        dtype and any strides; outputs (batch, rows, cols) in the order of `Region.outputs`, fp32 or bf16 (the
+        backend casts to eager's dtype). Inputs are never written to, outputs never alias inputs or each other's
+        memory from an earlier run.
+        """
+
+    # Optional: `stats: Stats`, and `program` (lowering.Program) where the device lowers the region.
+
+
+@runtime_checkable
+class Device(Protocol):
+    """A way to execute regions. The constructor raises DeviceError, with a remedy, if it is not usable here."""
+
+    name: str
+
+    def prepare(self, region: Region) -> Executable:
+        """Lower a region; raises lowering.LoweringError, in one sentence, if the device can't take it.
+
+        The backend then runs that region eager, with this sentence as the reason.
+        """
