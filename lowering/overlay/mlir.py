@@ -1,0 +1,169 @@
+"""The overlay as MLIR text for mlir-aie (`aiecc`), in the syntax that mlir-aie 1.3 and its main of April 2026 take.
+
+Design notes, where older examples mislead:
+- the device is `npu1` (there is no `npu1_4col`); `link_with` is an attribute of the kernel's declaration;
+- `dynamic_objfifo_lowering` on a core makes trip counts legal that are only known at run time;
+- `scf.index_switch` wants a default region: an unknown op is skipped, the simulator refuses it.
+The runtime sequence is empty: the instruction words of a model come from `lowering`, never from aiecc. It only fixes
+the kernel's signature (two arguments: weights and activations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lowering.overlay.description import KERNEL_OBJECT_FILE, KERNELS, Overlay, Tile
+from lowering.overlay.program import COLUMN, ROW, Acquire, Call, Loop, Release, Statement, Switch, Word
+
+BLOCK_TYPE = "memref<4096xbf16>"
+_ENDLESS = 4294967295
+
+
+def print_mlir(overlay: Overlay) -> str:
+    """The module as text: kernels, tiles, FIFOs, links, then buffers and program of each core."""
+    types = {"object": BLOCK_TYPE, "int": "i32"}
+    types |= {b.name: f"memref<{b.count}x{b.dtype}>" for b in overlay.buffers}
+    lines = ["module {", "  aie.device(npu1) {"]
+    for name, operands in KERNELS.items():
+        signature = ", ".join(types[o] for o in operands)
+        lines.append(f'    func.func private @{name}({signature}) attributes {{link_with = "{KERNEL_OBJECT_FILE}"}}')
+    lines += [f"    {_tile(t)} = aie.tile({t.column}, {t.row})" for t in overlay.tiles]
+    lines += _fifos(overlay)
+    for core in overlay.cores:
+        lines += [f"    {line}" for line in _Core(overlay, core, types).lines()]
+    lines += ["    aie.runtime_sequence(%weights: memref<1xi32>, %activations: memref<1xi32>) {", "    }"]
+    return "\n".join([*lines, "  }", "}", ""])
+
+
+def _tile(tile: Tile) -> str:
+    return f"%t{tile.column}_{tile.row}"
+
+
+def _fifos(overlay: Overlay) -> list[str]:
+    lines = []
+    for fifo in overlay.fifos:
+        targets = ", ".join(map(_tile, fifo.targets))
+        element = f"memref<{fifo.object_bytes // 2}xbf16>"
+        lines.append(
+            f"    aie.objectfifo @{fifo.name}({_tile(fifo.source)}, {{{targets}}}, {fifo.depth} : i32)"
+            f" : !aie.objectfifo<{element}>"
+        )
+    for link in overlay.links:
+        sources, targets = (", ".join(f"@{n}" for n in names) for names in (link.sources, link.targets))
+        elements = ", ".join(str(o // 2) for o in link.offsets)
+        joined, distributed = (elements, "") if len(link.sources) > 1 else ("", elements)
+        lines.append(f"    aie.objectfifo.link [{sources}] -> [{targets}]([{joined}] [{distributed}])")
+    return lines
+
+
+class _Core:
+    """Prints one core; holds the numbering of SSA names."""
+
+    def __init__(self, overlay: Overlay, tile: Tile, types: dict[str, str]):
+        self.overlay, self.tile, self.types = overlay, tile, types
+        self.suffix = f"{tile.column}_{tile.row - 2}"
+        self.count = 0
+
+    def lines(self) -> list[str]:
+        buffers = [
+            f'%{b.name}{self.suffix} = aie.buffer({_tile(self.tile)}) {{sym_name = "{b.name}{self.suffix}"}}'
+            f" : {self.types[b.name]}"
+            for b in self.overlay.buffers
+        ]
+        scope = {ROW: "%row", COLUMN: "%column"}
+        scope |= {b.name: f"%{b.name}{self.suffix}" for b in self.overlay.buffers}
+        body = self.statement(self.overlay.program, scope, "  ")
+        return [
+            *buffers,
+            f"%core{self.suffix} = aie.core({_tile(self.tile)}) {{",
+            "  %c0 = arith.constant 0 : index",
+            "  %c1 = arith.constant 1 : index",
+            f"  %max = arith.constant {_ENDLESS} : index",
+            f"  %row = arith.constant {self.tile.row - 2} : i32",
+            f"  %column = arith.constant {self.tile.column} : i32",
+            *body,
+            "  aie.end",
+            f"}} {{stack_size = {self.overlay.stack_bytes} : i32, dynamic_objfifo_lowering = true}}",
+        ]
+
+    def statement(self, s: Statement, scope: dict[str, str], indent: str) -> list[str]:
+        """The lines of one statement; adds the names it defines to `scope`."""
+        if isinstance(s, Acquire):
+            lines = self.acquire(s, scope)
+        elif isinstance(s, Release):
+            lines = [f"aie.objectfifo.release @{self.fifo(s.port)}({self.role(s.port)}, {s.count})"]
+        elif isinstance(s, Call):
+            lines = self.call(s, scope)
+        elif isinstance(s, Switch):
+            lines = self.switch(s, scope)
+        else:
+            lines = self.loop(s, scope)
+        return [indent + line for line in lines]
+
+    def block(self, body: Sequence[Statement], scope: dict[str, str]) -> list[str]:
+        inner = dict(scope)
+        return [line for s in body for line in self.statement(s, inner, "  ")]
+
+    def acquire(self, s: Acquire, scope: dict[str, str]) -> list[str]:
+        view, kind = self.fresh("s"), f"!aie.objectfifosubview<{BLOCK_TYPE}>"
+        lines = [
+            f"{view} = aie.objectfifo.acquire @{self.fifo(s.port)}({self.role(s.port)}, {len(s.names)}) : {kind}"
+        ]
+        for i, name in enumerate(s.names):
+            scope[name] = self.fresh("v")
+            lines.append(f"{scope[name]} = aie.objectfifo.subview.access {view}[{i}] : {kind} -> {BLOCK_TYPE}")
+        return lines
+
+    def call(self, s: Call, scope: dict[str, str]) -> list[str]:
+        lines: list[str] = []
+        values, types = [], [self.types[o] for o in KERNELS[s.kernel]]
+        for operand, kind in zip(s.operands, types, strict=True):
+            if isinstance(operand, Word):
+                values.append(self.word(operand, scope, lines))
+            elif kind == "i32" and scope[operand].startswith("%i"):  # a loop variable, an index
+                values.append(self.fresh("n"))
+                lines.append(f"{values[-1]} = arith.index_cast {scope[operand]} : index to i32")
+            else:
+                values.append(scope[operand])
+        lines.append(f"func.call @{s.kernel}({', '.join(values)}) : ({', '.join(types)}) -> ()")
+        return lines
+
+    def word(self, word: Word, scope: dict[str, str], lines: list[str]) -> str:
+        """Load a header word as i32; appends to `lines`."""
+        index, value = self.fresh("x"), self.fresh("w")
+        lines.append(f"{index} = arith.constant {word.index} : index")
+        lines.append(f"{value} = memref.load {scope['hdr']}[{index}] : {self.types['hdr']}")
+        if not word.plus:
+            return value
+        constant, total = self.fresh("p"), self.fresh("w")
+        lines.append(f"{constant} = arith.constant {word.plus} : i32")
+        lines.append(f"{total} = arith.addi {value}, {constant} : i32")
+        return total
+
+    def switch(self, s: Switch, scope: dict[str, str]) -> list[str]:
+        lines: list[str] = []
+        value, index = self.word(s.on, scope, lines), self.fresh("u")
+        lines += [f"{index} = arith.index_cast {value} : i32 to index", f"scf.index_switch {index}"]
+        for case in s.cases:
+            lines += [f"case {case.value} {{", *self.block(case.body, scope), "  scf.yield", "}"]
+        return [*lines, "default {", "}"]
+
+    def loop(self, s: Loop, scope: dict[str, str]) -> list[str]:
+        lines: list[str] = []
+        bound = "%max"
+        if s.trips is not None:
+            value, bound = self.word(s.trips, scope, lines), self.fresh("u")
+            lines.append(f"{bound} = arith.index_cast {value} : i32 to index")
+        variable = self.fresh(f"i_{s.variable}_")
+        lines.append(f"scf.for {variable} = %c0 to {bound} step %c1 {{")
+        return [*lines, *self.block(s.body, scope | {s.variable: variable}), "}"]
+
+    def fifo(self, port: str) -> str:
+        return self.overlay.port(self.tile, port).name
+
+    def role(self, port: str) -> str:
+        return "Produce" if self.overlay.port(self.tile, port).source == self.tile else "Consume"
+
+    def fresh(self, prefix: str) -> str:
+        self.count += 1
+        return f"%{prefix}{self.count}"
