@@ -1,0 +1,10 @@
+"""A simulator of the array: executes the very instruction words and the very overlay, with the C++ kernels.
+
+No torch, no ml_dtypes: only `torch_xdna.devices.array.device` knows torch.
+"""
+
+from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.simulator import RunStats, Simulator
+from torch_xdna.devices.array.trace import Trace
+
+__all__ = ["Refusal", "RunStats", "Simulator", "Trace"]

@@ -1,0 +1,156 @@
+"""The controller: executes the records of an instruction stream in order and blocks in waits.
+
+It also keeps what the stream can know about the array (see `torch_xdna.devices.array.shim`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lowering.instructions import (
+    DESCRIPTOR_ADDRESS_FIELD,
+    DESCRIPTOR_BASE,
+    DESCRIPTOR_STEP,
+    QUEUE,
+    AddressPatch,
+    BlockWrite,
+    Wait,
+    Write32,
+)
+from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.memory import Argument
+from torch_xdna.devices.array.shim import DESCRIPTORS, Channel, ReadChannel, Shim, Task
+
+if TYPE_CHECKING:
+    from torch_xdna.devices.array.simulator import Array, Numbered
+
+_CHANNEL_OF_QUEUE = {address: channel for channel, address in QUEUE.items()}
+
+
+class Controller:
+    def __init__(self, array: Array, commands: Sequence[Numbered], arguments: list[Argument]):
+        self.array, self.commands, self.arguments = array, commands, arguments
+        self.position = 0
+        self.finished = False
+        self.end = 0.0
+        self.waiting: tuple[int, Channel, Task] | None = None  # command, and whose token
+
+    def start(self) -> None:
+        self.array.engine.after(0.0, self.step)
+
+    def step(self, _: Any = None) -> None:
+        """Execute the next record."""
+        if self.position == len(self.commands):
+            self.finished, self.end = True, self.array.engine.now
+            self.refuse_leftovers()
+            return
+        number, record = self.commands[self.position]
+        self.position += 1
+        costs = self.array.costs
+        if isinstance(record, Wait):
+            self.wait(number, record)
+            return
+        shim = self.shim(number, record)
+        if isinstance(record, BlockWrite):
+            bd, field = self.descriptor(number, record)
+            if field + len(record.words) > 8:
+                raise Refusal("register", f"command {number} writes across two descriptors")
+            shim.write(bd, field, record.words, f"command {number} (column {record.column})")
+            cycles = costs.controller_cycles("blockwrite", len(record.words))
+        elif isinstance(record, AddressPatch):
+            bd, field = self.descriptor(number, record)
+            if 4 * field != DESCRIPTOR_ADDRESS_FIELD:
+                raise Refusal(
+                    "register", f"command {number} patches word {field} of descriptor {bd}, not its address"
+                )
+            shim.patch(bd, record.arg, record.offset, f"command {number} (column {record.column})")
+            cycles = costs.controller_cycles("address_patch")
+        else:
+            self.write(number, shim, record)
+            cycles = costs.controller_cycles("write32")
+        self.array.engine.after(cycles, self.step)
+
+    def shim(self, number: int, record: BlockWrite | AddressPatch | Write32) -> Shim:
+        if record.row != 0:
+            raise Refusal(
+                "register", f"command {number} writes a register of tile ({record.column}, {record.row})"
+            )
+        if record.column >= len(self.array.shims):
+            raise Refusal(
+                "register",
+                f"command {number} names column {record.column}, the overlay has {len(self.array.shims)}",
+            )
+        return self.array.shims[record.column]
+
+    def descriptor(self, number: int, record: BlockWrite | AddressPatch | Write32) -> tuple[int, int]:
+        """(descriptor, word in it) of an address."""
+        bd, rest = divmod(record.address - DESCRIPTOR_BASE, DESCRIPTOR_STEP)
+        if not 0 <= bd < DESCRIPTORS:
+            raise Refusal(
+                "register",
+                f"command {number} (column {record.column}) accesses {record.address:#x}: no descriptor, no queue",
+            )
+        return bd, rest // 4
+
+    def write(self, number: int, shim: Shim, record: Write32) -> None:
+        key = _CHANNEL_OF_QUEUE.get(record.address)
+        if key is None:
+            bd, field = self.descriptor(number, record)
+            shim.write(bd, field, (record.value,), f"command {number} (column {record.column})")
+            return
+        channel = self.channel(number, record.column, key)
+        shim.push(channel, record.value, number, self.arguments, self.array.channels)
+
+    def channel(self, number: int, column: int, key: tuple[str, int]) -> Channel:
+        if column >= len(self.array.shims) or key not in self.array.shims[column].channels:
+            raise Refusal(
+                "register",
+                f"command {number} uses column {column} {key[0]} {key[1]}, where nothing is connected",
+            )
+        return self.array.shims[column].channels[key]
+
+    def wait(self, number: int, record: Wait) -> None:
+        channel = self.channel(number, record.column, (record.direction, record.channel))
+        if not channel.unclaimed:
+            raise Refusal(
+                "token", f"command {number} waits for a token of {channel.name} that was never issued"
+            )
+        task = channel.unclaimed.popleft()
+        if task.done:
+            self.claim(channel, task)
+        else:
+            self.waiting = (number, channel, task)
+            channel.waiter = self.arrived
+
+    def arrived(self) -> None:
+        assert self.waiting is not None
+        _, channel, task = self.waiting
+        self.waiting = None
+        self.claim(channel, task)
+
+    def claim(self, channel: Channel, task: Task) -> None:
+        """A token was waited for: learn what it proves, and go on."""
+        channel.learn(task)
+        if task.received:  # of a transfer into memory: what its cores must have received
+            self.learn_from_cores(channel.column, task.received)
+        self.array.engine.after(self.array.costs.controller_cycles("sync"), self.step)
+
+    def learn_from_cores(self, column: int, received: list[tuple[int, int]]) -> None:
+        """`received`: per row of a column, the A and B objects that its core has had."""
+        per_object = self.array.overlay.rows_per_a_object
+        for row, (a, b) in enumerate(received):
+            for source, number, count in ((row // per_object, 0, a), (column, 1, b)):
+                channel = self.array.shims[source].channels["MM2S", number]
+                assert isinstance(channel, ReadChannel)
+                channel.learn_objects(count)
+
+    def refuse_leftovers(self) -> None:
+        """At the stream's end: tokens and writes that nobody waited for."""
+        for channel in self.array.channels:
+            if channel.unclaimed:
+                task = channel.unclaimed[0]
+                raise Refusal("token", f"{task.where} issues a token that nobody waits for")
+            if channel.direction == "S2MM" and channel.unknown:
+                task = channel.unknown[0]
+                raise Refusal("token", f"{task.where} writes memory and nobody waits for its completion")

@@ -1,0 +1,118 @@
+"""One core: its memory, its ports, and the core program as a generator that is resumed when something happens."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
+from lowering.time.costs import Costs
+from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.fabric import InPort, Memory, OutPort
+from torch_xdna.devices.array.interpreter import compile_program, place
+
+if TYPE_CHECKING:
+    from torch_xdna.devices.array.simulator import Array
+
+Kernel = Callable[..., Any]
+_COPIED_HEADER_BYTES = 4 * HEADER_WORDS // 2
+GELU_FLAG = 260  # byte offset in a parameter block
+ROW_KINDS = {0: "layer_norm", 1: "softmax", 2: "gelu", 3: "add"}  # h[5]
+
+
+def kernel_costs(costs: Costs) -> dict[str, Any]:
+    """Cycles of a call: kernel -> [variant ->] by how many objects were acquired for it (0, 1 or 2)."""
+
+    def by_objects(name: str, variant: str = "") -> tuple[float, ...]:
+        cycles = costs.kernel_cycles(name, variant)
+        return tuple(float(cycles + n * costs.object_overhead) for n in range(4))
+
+    table: dict[str, Any] = {}
+    for name in KERNELS:
+        if name in ("gemm_residual", "attn_q"):
+            table[name] = (by_objects(name, "skip"), by_objects(name))
+        elif name == "gemm_params":
+            table[name] = (by_objects(name), by_objects(name, "gelu"))
+        elif name == "row_stats":  # the kinds without a statistics pass never call it
+            table[name] = [by_objects(name, k if i < 2 else "layer_norm") for i, k in ROW_KINDS.items()]
+        elif name == "row_apply":
+            table[name] = [by_objects(name, kind) for kind in ROW_KINDS.values()]
+        else:
+            table[name] = by_objects(name)
+    return table
+
+
+def no_kernels() -> dict[str, Kernel]:
+    """For timing alone: nothing is computed, except the header, which the core program itself reads."""
+
+    def nothing(*_: Any) -> None:
+        return None
+
+    def read_header(a: int, hdr: int) -> None:
+        ctypes.memmove(hdr, a, _COPIED_HEADER_BYTES)
+
+    return {**dict.fromkeys(KERNELS, nothing), "read_header": read_header}
+
+
+class Core:
+    """`ports` and `buffers` by the names that the core program uses; addresses are plain integers."""
+
+    def __init__(self, array: Array, tile: Tile, overlay: Overlay, ports: dict[str, InPort | OutPort]):
+        self.array, self.tile = array, tile
+        self.row, self.column = tile.row - 2, tile.column
+        self.ports = ports
+        self.memories = {b.name: Memory(1, b.bytes) for b in overlay.buffers}
+        self.buffers = {name: memory.addresses[0] for name, memory in self.memories.items()}
+        words = ctypes.c_int32 * HEADER_WORDS
+        self.header = memoryview(words.from_address(self.buffers["hdr"])).cast("B").cast("i")
+        self.kernels, self.costs = array.kernels, array.kernel_costs
+        self.op = ""
+        self.calls = 0
+        self.busy = 0.0
+        self.waits_for: InPort | OutPort | None = None
+        self.compiled = compile_program(overlay.program)
+        self.program = self.compiled.function(self)
+
+    def start(self) -> None:
+        """From power-up to the first wait: for a header."""
+        self.resume(None)
+
+    def resume(self, _: Any) -> None:
+        wanted = next(self.program)
+        if wanted.__class__ is float:
+            self.waits_for = None
+            self.calls += 1
+            self.busy += wanted
+            if self.array.trace is not None:
+                now = self.array.engine.now
+                self.array.trace.add(str(self.tile), place(self.compiled, self.program), now, now + wanted)
+            self.array.engine.after(wanted, self.resume)
+        else:
+            self.waits_for = wanted
+            wanted.waiter = self.resume
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for the next header."""
+        return self.op == "" and self.waits_for is self.ports["A"]
+
+    def where(self) -> str:
+        return place(self.compiled, self.program)
+
+    def has_gelu(self, panel: int) -> bool:
+        """The GELU flag of a parameter block at an address."""
+        return bool(ctypes.c_int32.from_address(panel + GELU_FLAG).value)
+
+    def kind(self, number: int) -> int:
+        if number not in ROW_KINDS:
+            raise Refusal("header", f"{self.tile} got a row op of unknown kind {number} ({ROW_KINDS})")
+        return number
+
+    def refuse_op(self, op: int) -> None:
+        raise Refusal(
+            "header", f"{self.tile} got a header with unknown op {op} (1 gemm, 2 attention, 3 row op)"
+        )
+
+    def refuse_trips(self, word: int, trips: int) -> None:
+        raise Refusal("header", f"{self.tile} got a header whose word {word} asks for {trips} trips")
