@@ -1,10 +1,14 @@
-"""Modelled time: what each event costs, closed forms for matrix products and encoders, and their calibration.
+"""Modelled time: what each event costs, closed forms for products and encoders, and their calibration.
 
-Every number that leaves this package is modelled, for a stated clock; nothing here was measured by this project.
+Every number that leaves this package is modelled, for a stated clock; nothing here was measured by this
+project.
 """
 
 from __future__ import annotations
 
 from lowering.time.costs import Costs
+from lowering.time.encoder import EncoderEstimate, estimate_encoder
+from lowering.time.estimate import Estimate
+from lowering.time.gemm import estimate_gemm
 
-__all__ = ["Costs"]
+__all__ = ["Costs", "EncoderEstimate", "Estimate", "estimate_encoder", "estimate_gemm"]

@@ -1,8 +1,8 @@
 """What every event costs: one dataclass read by the closed form and by the array simulator's clock.
 
-Times of the array (streams, descriptors, controller, kernels) are in core cycles; times of the memory are in ns,
-because DDR does not slow down with the array's clock. Row ids (`M5a`) are those of `calibration.csv`. Constants that
-are fitted rather than read off say so; `lowering/time/calibrate.py` repeats the fit.
+Times of the array (streams, descriptors, controller, kernels) are in core cycles; times of the memory are in
+ns, because DDR does not slow down with the array's clock. Row ids (`M5a`) are those of `calibration.csv`.
+Constants that are fitted rather than read off say so; `lowering/time/calibrate.py` repeats the fit.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ PAGE = 4096  # bytes; runs that lie in one page are cheaper than runs that each 
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs at one clock. Only `clock_ghz` has no default: real machines run at 0.8, 1.03, 1.31, 1.6 or 1.8 GHz."""
+    """Costs at one clock, which has no default: real machines run at 0.8, 1.03, 1.31, 1.6 or 1.8 GHz."""
 
     clock_ghz: float
 
-    # Shim DMA, core cycles. A task's start: the first of a channel is cold; the next ones follow a queued task (M6).
+    # Shim DMA, core cycles. A task's start: the first of a channel is cold; the next ones follow a queued
+    # task (M6).
     mm2s_start_cold: float = 1330
     mm2s_start_next: float = 325
     s2mm_start_cold: float = 341
@@ -35,8 +36,8 @@ class Costs:
     lock: float = 10  # assumed: acquire or release of a lock by a DMA or a core
     object_overhead: float = 20  # assumed: acquire + release of one FIFO object in the core's program
 
-    # Controller, core cycles per instruction (D14). A task is blockwrite + address patch + push = 700 in total;
-    # 145 ns per instruction at 1.8 GHz (D5) says the same: 3 x 261.
+    # Controller, core cycles per instruction (D14). A task is blockwrite + address patch + push = 700 in
+    # total; 145 ns per instruction at 1.8 GHz (D5) says the same: 3 x 261.
     write32: float = 100
     maskwrite: float = 210
     blockwrite: float = 85
@@ -46,11 +47,12 @@ class Costs:
     dispatch_s: float = 250e-6  # fixed time of one large instruction stream (D5)
     overlay_change_s: float = 1.4e-3  # (D7)
 
-    # DDR, memory side. Reads are bound by bandwidth or by requests; writes go the other way and overlap with reads.
+    # DDR, memory side. Reads are bound by bandwidth or by requests; writes go the other way and overlap with
+    # reads.
     read_gbs: float = 47.62  # linear, 8 channels (M3)
     write_gbs: float = 28.1  # linear, 4 channels (M1): the channels' own limit at 1.8 GHz
-    run_ns: float = 2.21  # per contiguous run of a read; fitted on the array rows
-    page_ns: float = 3.69  # per page opened by short runs; fitted on the array rows
+    run_ns: float = 2.29  # per contiguous run of a read; fitted on the array rows
+    page_ns: float = 3.56  # per page opened by short runs; fitted on the array rows
 
     better_gemm: bool = (
         False  # the best published rate instead of the stock kernel's (a what-if, never the default)
@@ -62,19 +64,19 @@ class Costs:
     def seconds(self, cycles: float) -> float:
         return cycles / (self.clock_ghz * 1e9)
 
-    def mm2s_cycles(self, nbytes: int) -> float:
+    def mm2s_cycles(self, nbytes: float) -> float:
         """The words of one transfer from memory on one shim channel, without the task's start."""
         return nbytes / 4 * self.mm2s_word
 
-    def s2mm_cycles(self, nbytes: int) -> float:
+    def s2mm_cycles(self, nbytes: float) -> float:
         return nbytes / 4 * self.s2mm_word
 
-    def stream_cycles(self, nbytes: int) -> float:
+    def stream_cycles(self, nbytes: float) -> float:
         """One object between memtile and core (every word of a stream takes one cycle)."""
         return nbytes / self.stream_bytes
 
     def controller_cycles(self, kind: str, words: int = 1) -> float:
-        """Time that the controller needs for one instruction: write32, maskwrite, blockwrite, address_patch, sync."""
+        """Controller time of one instruction: write32, maskwrite, blockwrite, address_patch or sync."""
         if kind == "blockwrite":
             return self.blockwrite + words * self.blockwrite_word
         return {
@@ -105,7 +107,7 @@ class Costs:
         return nbytes / self.write_gbs * 1e-9
 
     def read_cycles(self, nbytes: float, run: float) -> float:
-        """`read_seconds` in core cycles: the share of the memory that one transfer takes from all channels."""
+        """`read_seconds` in core cycles: what one transfer takes of the memory that all channels share."""
         return self.cycles(self.read_seconds(nbytes, run))
 
     def write_cycles(self, nbytes: float) -> float:

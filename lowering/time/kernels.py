@@ -14,7 +14,8 @@ With `better_gemm` the matrix unit's part of `gemm_step` and `attn_k` runs at th
 
 from __future__ import annotations
 
-from functools import lru_cache
+import importlib
+from functools import cache
 from typing import Any
 
 STOCK_STEP = 5427.4  # cycles of 64x64x64 bf16 -> fp32 with the accumulator in L1; calibration row L5
@@ -47,8 +48,8 @@ SOFTMAX_ELEMENT = 14 / 16 * 2  # of `attn_k`: max, exp2 (5 operations), sum, two
 def kernel_cycles(name: str, variant: str = "", *, better_gemm: bool = False) -> float:
     """Cycles of one call of kernel `name`.
 
-    `variant`: `gelu` for `gemm_params`; `skip` for `gemm_residual` and `attn_q` when the object is not this column's;
-    the kind (`layer_norm`, `softmax`, `gelu`, `add`) for row ops.
+    `variant`: `gelu` for `gemm_params`; `skip` for `gemm_residual` and `attn_q` when the object is not this
+    column's; the kind (`layer_norm`, `softmax`, `gelu`, `add`) for row ops.
     """
     step = BEST_STEP if better_gemm else STOCK_STEP
     if name == "gemm_step":
@@ -69,14 +70,11 @@ def source(name: str, variant: str = "") -> str:
     return "assumed" if _counted(name, variant) is None else "counted"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _counted(name: str, variant: str) -> float | None:
     try:
-        from kernels_xdna1 import description
-    except ImportError:
-        return None
-    cycles: Any = getattr(description, "cycles", None)
-    if cycles is None:
+        cycles: Any = importlib.import_module("kernels_xdna1.description").cycles
+    except (ImportError, AttributeError):
         return None
     try:
         return float(cycles(name, variant) if variant else cycles(name))

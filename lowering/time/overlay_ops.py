@@ -1,0 +1,222 @@
+"""Modelled time of each op of a region on our overlay, in closed form.
+
+An op runs `trips` outer trips; a trip takes as long as the slowest of the cores, the three streams (A, B, C
+of one column), the memory and the controller. Around the trips comes the boundary to the op before: the last
+results leave, the controller pushes the next tasks, the first objects pass the memtiles. The array simulator
+executes the real program instead; both read `Costs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from lowering import ops
+from lowering.time.costs import Costs
+
+ROWS = 4
+BLOCK = 64
+BLOCK_BYTES = 8192
+PEAK_MACS = 128  # bf16 MACs per cycle and core
+ROW_KINDS: dict[type, str] = {
+    ops.LayerNorm: "layer_norm", ops.Softmax: "softmax", ops.Gelu: "gelu", ops.Add: "add"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpTime:
+    """One op's modelled time. `bounds`: seconds by cause (compute, stream, ddr, control), the largest is
+    `bound`.
+
+    `boundary`: seconds between this op and the one before, part of `seconds`. `kernel`: seconds in the
+    matrix kernel.
+    """
+
+    name: str
+    kind: str
+    shape: str
+    seconds: float
+    bounds: Mapping[str, float]
+    boundary: float
+    kernel: float
+    macs: int
+    bytes_read: int
+    bytes_written: int
+    tasks: int
+
+    @property
+    def bound(self) -> str:
+        return max(self.bounds, key=lambda name: self.bounds[name])
+
+    def efficiency(self, clock_ghz: float, columns: int) -> float:
+        """Share of the array's bf16 peak, counting only the useful products."""
+        return self.macs / (self.seconds * clock_ghz * 1e9 * PEAK_MACS * ROWS * columns)
+
+
+def time_region(region: ops.Region, costs: Costs, columns: int = 4) -> list[OpTime]:
+    """Every op of `region` in order; products that read the same rows one after another become one."""
+    results: list[OpTime] = []
+    for group in _fused(region):
+        first = group[0]
+        rows, cols = _shape(region, first.out)
+        if isinstance(first, ops.Linear):
+            _, k = _shape(region, first.x)
+            widths = [_shape(region, op.out)[1] for op in group]
+            residual = any(isinstance(op, ops.Linear) and op.residual is not None for op in group)
+            name = "+".join([first.name, *[op.name.rpartition(".")[2] for op in group[1:]]])
+            gelu = any(isinstance(op, ops.Linear) and op.gelu for op in group)
+            results.append(gemm(name, rows, k, widths, costs, columns, gelu=gelu, residual=residual))
+        elif isinstance(first, ops.Conv1d):
+            results.append(conv(first, region, costs, columns))
+        elif isinstance(first, ops.Attention):
+            keys, _ = _shape(region, first.k)
+            results.append(attention(first.name, rows, keys, first.heads, costs, columns))
+        else:
+            results.append(row_op(first.name, ROW_KINDS[type(first)], rows, cols, costs, columns))
+    return results
+
+
+def gemm(
+    name: str,
+    rows: int,
+    k: int,
+    widths: Sequence[int],
+    costs: Costs,
+    columns: int,
+    *,
+    gelu: bool = False,
+    residual: bool = False,
+    planes: int = 1,
+    kind: str = "gemm",
+    macs: int | None = None,
+) -> OpTime:
+    """[rows, k] @ [k, n] for each n of `widths` (one panel after another), once per plane of rows."""
+    k_blocks = ceil(k / BLOCK)
+    groups = ceil(rows / (ROWS * BLOCK))
+    rounds = ceil(sum(ceil(n / BLOCK) for n in widths) / columns)
+    trips = rounds * groups * planes
+    extra = columns if residual else 0  # A objects of which each core takes one
+    step = costs.kernel_cycles("gemm_step")
+    calls = k_blocks + 1 + extra + 1
+    core = (
+        costs.kernel_cycles("gemm_init")
+        + k_blocks * step
+        + costs.kernel_cycles("gemm_params", "gelu" if gelu else "")
+        + costs.kernel_cycles("gemm_finish")
+        + (calls + k_blocks) * costs.object_overhead
+    )
+    if residual:
+        core += costs.kernel_cycles("gemm_residual") + (extra - 1) * costs.kernel_cycles(
+            "gemm_residual", "skip"
+        )
+    tasks = columns * planes * ((2 * rounds * groups if residual else 1) + 2 * rounds)
+    return _op(
+        name, kind, f"{rows}x{k}x{'+'.join(str(n) for n in widths)}", costs, columns, trips,
+        core=core, a=k_blocks + extra, b=k_blocks + 1, c=1, tasks=tasks, step=k_blocks * step,
+        macs=planes * rows * k * sum(widths) if macs is None else macs,
+    )  # fmt: skip
+
+
+def conv(op: ops.Conv1d, region: ops.Region, costs: Costs, columns: int) -> OpTime:
+    """A convolution as a product: stride 1 writes three planes, stride 2 sums over them."""
+    rows, out = _shape(region, op.out)
+    _, channels = _shape(region, op.x)
+    macs = rows * 3 * channels * out
+    residual = op.residual is not None
+    gelu = op.gelu
+    if op.stride == 1:
+        k, planes = 3 * channels, 3
+        return gemm(op.name, ceil(rows / 2), k, [out], costs, columns, gelu=gelu, residual=residual,
+                    planes=planes, kind="conv", macs=macs)  # fmt: skip
+    k = 3 * BLOCK * ceil(channels / BLOCK)
+    return gemm(op.name, rows, k, [out], costs, columns, gelu=gelu, residual=residual, kind="conv", macs=macs)
+
+
+def attention(name: str, queries: int, keys: int, heads: int, costs: Costs, columns: int) -> OpTime:
+    """Fused attention: a column works on whole (head, group of 4 query blocks) tasks, one trip each."""
+    groups, key_blocks = ceil(queries / (ROWS * BLOCK)), ceil(keys / BLOCK)
+    trips = ceil(heads * groups / columns)
+    a_objects = max(2, columns)
+    step = costs.kernel_cycles("gemm_step")
+    core = (
+        costs.kernel_cycles("attn_q")
+        + (a_objects - 1) * costs.kernel_cycles("attn_q", "skip")
+        + costs.kernel_cycles("attn_init")
+        + key_blocks * (costs.kernel_cycles("attn_k") + step)
+        + costs.kernel_cycles("attn_finish")
+        + (2 * key_blocks + a_objects + 1) * costs.object_overhead
+    )
+    return _op(
+        name, "attention", f"{heads}x{queries}x{keys}x{BLOCK}", costs, columns, trips,
+        core=core, a=a_objects, b=2 * key_blocks, c=1, tasks=3 * trips * columns, step=2 * key_blocks * step,
+        macs=2 * heads * queries * keys * BLOCK,
+    )  # fmt: skip
+
+
+def row_op(name: str, kind: str, rows: int, cols: int, costs: Costs, columns: int) -> OpTime:
+    """layer_norm and softmax read a block twice, gelu once, add two; a column takes whole row blocks."""
+    width = ROWS * ceil(cols / BLOCK / ROWS)
+    trips = ceil(ROWS * ceil(rows / BLOCK / ROWS) / columns)
+    statistics = ceil(cols / BLOCK) if kind in ("layer_norm", "softmax") else 0
+    apply = 2 * width if kind == "add" else width
+    core = apply * costs.kernel_cycles("row_apply", kind) + (statistics + apply) * costs.object_overhead
+    if statistics:
+        core += statistics * costs.kernel_cycles("row_stats", kind)
+    return _op(
+        name, kind, f"{rows}x{cols}", costs, columns, trips,
+        core=core, a=0, b=statistics + apply, c=width // ROWS, tasks=3 * columns, step=0.0, macs=0,
+    )  # fmt: skip
+
+
+def _op(
+    name: str, kind: str, shape: str, costs: Costs, columns: int, trips: int, *,
+    core: float, a: int, b: int, c: int, tasks: int, step: float, macs: int,
+) -> OpTime:  # fmt: skip
+    """Put the bounds of `trips` equal trips together; a, b, c: objects per trip of one core's streams."""
+    share = ROWS / columns  # rows of cores that one column's A channel feeds
+    read = trips * BLOCK_BYTES * (ROWS * a + columns * b)
+    written = trips * BLOCK_BYTES * ROWS * columns * c
+    streams = max(
+        costs.mm2s_cycles(BLOCK_BYTES) * max(a * share, b), costs.s2mm_cycles(BLOCK_BYTES) * ROWS * c
+    )
+    bounds = {
+        "compute": costs.seconds(trips * core),
+        "stream": costs.seconds(trips * streams),
+        "ddr": max(costs.read_seconds(read, BLOCK_BYTES), costs.write_seconds(written)),
+        "control": costs.seconds(tasks * costs.task_cycles),
+    }
+    boundary = costs.seconds(_boundary(costs, columns))
+    return OpTime(
+        name, kind, shape, max(bounds.values()) + boundary, bounds, boundary, costs.seconds(trips * step),
+        macs, read, written, tasks, )  # fmt: skip
+
+
+def _boundary(costs: Costs, columns: int) -> float:
+    """Cycles between two ops: last block out, token, tasks of all columns, first objects in."""
+    share = ROWS // columns
+    leave = costs.stream_cycles(BLOCK_BYTES) + costs.s2mm_cycles(ROWS * BLOCK_BYTES) + costs.sync
+    push = 3 * columns * costs.task_cycles
+    header = costs.kernel_cycles("read_header")
+    enter = costs.mm2s_start_next + costs.mm2s_cycles(share * BLOCK_BYTES) + costs.stream_cycles(BLOCK_BYTES)
+    return leave + push + header + 2 * enter
+
+
+def _fused(region: ops.Region) -> list[list[ops.Op]]:
+    """Runs of linears with the same input and no residual: their panels are one product's."""
+    groups: list[list[ops.Op]] = []
+    for op in region.ops:
+        last = groups[-1][-1] if groups else None
+        if (
+            isinstance(op, ops.Linear) and isinstance(last, ops.Linear) and op.x == last.x
+            and op.residual is None and last.residual is None and op.gelu == last.gelu
+        ):  # fmt: skip
+            groups[-1].append(op)
+        else:
+            groups.append([op])
+    return groups
+
+
+def _shape(region: ops.Region, value: int) -> tuple[int, int]:
+    found = region.value(value)
+    return found.rows, found.cols
