@@ -47,6 +47,14 @@ class EncoderEstimate(Estimate):
     ops: tuple[OpTime, ...] = ()
 
     @property
+    def kinds(self) -> dict[str, float]:
+        """Seconds by kind of op (gemm, attention, layer_norm, conv, ...), without the dispatch."""
+        kinds: dict[str, float] = {}
+        for op in self.ops:
+            kinds[op.kind] = kinds.get(op.kind, 0.0) + op.seconds
+        return kinds
+
+    @property
     def real_time_factor(self) -> float:
         """Seconds of audio per second of encoder."""
         return WINDOW_S * self.inputs["context"] / 1500 / self.seconds
@@ -61,7 +69,12 @@ class EncoderEstimate(Estimate):
             }
             for op in self.ops
         ]  # fmt: skip
-        return {**super().as_dict(), "real_time_factor": self.real_time_factor, "ops": listed}
+        return {
+            **super().as_dict(),
+            "real_time_factor": self.real_time_factor,
+            "kinds": self.kinds,
+            "ops": listed,
+        }
 
 
 def estimate_encoder(
@@ -93,9 +106,6 @@ def estimate_encoder(
         breakdown[op.bound] += op.seconds - op.boundary
     breakdown["boundary"] = sum(op.boundary for op in times)
     breakdown["dispatch"] = dispatch_seconds("stream")
-    kinds: dict[str, float] = {}
-    for op in times:
-        kinds[op.kind] = kinds.get(op.kind, 0.0) + op.seconds
     inputs = {
         "op": "encoder", "model": config.name, "context": context, "clock_ghz": costs.clock_ghz,
         "columns": columns, "precision": precision, "better_gemm": costs.better_gemm,
@@ -103,7 +113,6 @@ def estimate_encoder(
     bound = max(("compute", "stream", "ddr", "control"), key=lambda name: breakdown[name])
     total = sum(breakdown.values())
     work = 2.0 * sum(op.macs for op in times)
-    breakdown |= {f"ops.{kind}": seconds for kind, seconds in kinds.items()}
     return EncoderEstimate(total, breakdown, bound, inputs, work, tuple(times))
 
 
