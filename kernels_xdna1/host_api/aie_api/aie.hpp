@@ -1,0 +1,237 @@
+// The part of AMD's AIE API that the kernels use, for the CPU: same names, same meaning, the core's arithmetic.
+// Vectors and accumulators are GCC vectors, so that the CPU build is fast enough to simulate whole encoders.
+// The documentation of every name is AMD's "AIE API User Guide"; what is written here is how the CPU does it.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+#include "host.hpp"
+#include "rounding.hpp"
+
+struct bfloat16 {
+    uint16_t bits;
+    bfloat16() = default;
+    // Rounded to nearest even: constants of the kernels are exact anyway.
+    constexpr bfloat16(float x)
+        : bits(uint16_t((std::bit_cast<uint32_t>(x) + 0x7fff + (std::bit_cast<uint32_t>(x) >> 16 & 1)) >> 16)) {}
+};
+struct accfloat {};
+struct accauto {};
+
+#define AIE_INLINE inline __attribute__((always_inline))
+
+namespace aie {
+
+namespace detail {
+template <class T> struct lane { using type = T; };
+template <> struct lane<bfloat16> { using type = uint16_t; };
+template <class T, unsigned N> using raw_t = host::lanes<typename lane<T>::type, N>;
+
+template <unsigned N> AIE_INLINE raw_t<float, N> widen(raw_t<bfloat16, N> v) {
+    return (raw_t<float, N>)(__builtin_convertvector(v, raw_t<uint32_t, N>) << 16);
+}
+// Registers are 512 bits: what a wider value costs in instructions.
+constexpr unsigned registers(unsigned bytes) { return bytes <= 64 ? 1 : bytes / 64; }
+}  // namespace detail
+
+template <unsigned N> struct mask {
+    detail::raw_t<int32_t, N> lanes;  // all ones where set
+
+    // Masks live in scalar registers.
+    AIE_INLINE mask operator|(const mask &other) const {
+        host::spend(host::scalar);
+        return {lanes | other.lanes};
+    }
+    AIE_INLINE bool full() const {
+        host::spend(host::scalar);
+        int32_t all = -1;
+        for (unsigned i = 0; i < N; ++i) all &= lanes[i];
+        return all;
+    }
+};
+
+template <class T, unsigned N> struct vector {
+    using value_type = T;
+    using raw = detail::raw_t<T, N>;
+    static constexpr unsigned size() { return N; }
+    raw v;
+
+    // Extracting and inserting aligned parts is register naming on the core.
+    template <unsigned M> AIE_INLINE vector<T, M> extract(unsigned i) const {
+        vector<T, M> r;
+        for (unsigned l = 0; l < M; ++l) r.v[l] = v[i * M + l];
+        return r;
+    }
+    template <class U> AIE_INLINE vector<U, N * sizeof(T) / sizeof(U)> cast_to() const {
+        return {(detail::raw_t<U, N * sizeof(T) / sizeof(U)>)v};
+    }
+    AIE_INLINE auto get(unsigned i) const { return v[i]; }
+};
+
+template <class Tag, unsigned N> struct accum {
+    using value_type = Tag;
+    using raw = detail::raw_t<float, N>;
+    static constexpr unsigned size() { return N; }
+    raw v;
+
+    accum() = default;
+    AIE_INLINE explicit accum(raw r) : v(r) {}
+    AIE_INLINE accum(const vector<float, N> &x) : v(x.v) {}
+    // A bf16 vector widens on its way into the accumulator.
+    AIE_INLINE accum(const vector<bfloat16, N> &x) : v(detail::widen<N>(x.v)) { host::spend(host::move, N / 16); }
+
+    template <class T> AIE_INLINE vector<T, N> to_vector() const {
+        if constexpr (std::is_same_v<T, float>) {
+            return {v};
+        } else {
+            static_assert(std::is_same_v<T, bfloat16>);
+            host::spend(host::store, N / 16);  // the conversion sits in the store unit's path
+            return {host::round_to_bfloat16<N>(v, host::core.rounding)};
+        }
+    }
+    template <unsigned M> AIE_INLINE accum<Tag, M> extract(unsigned i) const {
+        return accum<Tag, M>(vector<float, N>{v}.template extract<M>(i));
+    }
+};
+
+enum class rounding_mode : unsigned {
+    floor = 0, ceil = 1, symmetric_floor = 2, symmetric_ceil = 3, negative_inf = 8, positive_inf = 9,
+    symmetric_zero = 10, symmetric_inf = 11, conv_even = 12, conv_odd = 13,
+};
+AIE_INLINE void set_rounding(rounding_mode m) {
+    host::spend(host::scalar);
+    host::core.rounding = unsigned(m);
+}
+
+// ---- memory ----
+template <unsigned N, class T> AIE_INLINE vector<T, N> load_v(const T *p) {
+    host::spend_load((N * sizeof(T) + 31) / 32, std::is_same_v<T, float>);
+    vector<T, N> r{};
+    if (host::access(p, N * sizeof(T), "load")) __builtin_memcpy(&r.v, p, sizeof r.v);
+    return r;
+}
+template <class T, unsigned N> AIE_INLINE void store_v(T *p, const vector<T, N> &x) {
+    host::spend(host::store, (N * sizeof(T) + 31) / 32);
+    if (host::access(p, N * sizeof(T), "store")) __builtin_memcpy(p, &x.v, sizeof x.v);
+}
+
+// ---- initialisation, reshaping ----
+template <class T, unsigned N> AIE_INLINE vector<T, N> broadcast(T a) {
+    host::spend(host::move, detail::registers(N * sizeof(T)));
+    return {detail::raw_t<T, N>{} + std::bit_cast<typename detail::lane<T>::type>(a)};
+}
+template <class T, unsigned N> AIE_INLINE vector<T, N> zeros() {
+    host::spend(host::move, detail::registers(N * sizeof(T)));
+    return {detail::raw_t<T, N>{}};
+}
+template <class T, unsigned N> AIE_INLINE vector<T, 2 * N> concat(const vector<T, N> &a, const vector<T, N> &b) {
+    vector<T, 2 * N> r;
+    for (unsigned i = 0; i < N; ++i) r.v[i] = a.v[i], r.v[N + i] = b.v[i];
+    return r;
+}
+template <class T, unsigned N>
+AIE_INLINE vector<T, 4 * N> concat(const vector<T, N> &a, const vector<T, N> &b, const vector<T, N> &c, const vector<T, N> &d) {
+    return concat(concat(a, b), concat(c, d));
+}
+template <class T, unsigned N> AIE_INLINE vector<T, N> transpose(const vector<T, N> &x, unsigned rows, unsigned cols) {
+    host::spend(host::move, detail::registers(N * sizeof(T)));
+    vector<T, N> r;
+    for (unsigned i = 0; i < N; ++i) r.v[i] = x.v[i % rows * cols + i / rows];
+    return r;
+}
+template <class T, unsigned N> AIE_INLINE vector<T, N> shuffle_down_rotate(const vector<T, N> &x, unsigned n) {
+    host::spend(host::move, detail::registers(N * sizeof(T)));
+    vector<T, N> r;
+    for (unsigned i = 0; i < N; ++i) r.v[i] = x.v[(i + n) % N];
+    return r;
+}
+template <class T, unsigned N>
+AIE_INLINE std::pair<vector<T, N>, vector<T, N>> interleave_zip(const vector<T, N> &a, const vector<T, N> &b, unsigned chunk) {
+    host::spend(host::move, 2 * N * sizeof(T) <= 64 ? 1 : 2);
+    vector<T, N> lo, hi;
+    for (unsigned i = 0; i < N; ++i) {
+        const unsigned j = i + N, first = i / (2 * chunk) * chunk + i % chunk, second = j / (2 * chunk) * chunk + j % chunk;
+        lo.v[i] = i / chunk % 2 ? b.v[first] : a.v[first];
+        hi.v[i] = j / chunk % 2 ? b.v[second] : a.v[second];
+    }
+    return {lo, hi};
+}
+template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_even(const vector<T, N> &x, unsigned chunk = 1) {
+    host::spend(host::move, detail::registers(N * sizeof(T)));
+    vector<T, N / 2> r;
+    for (unsigned i = 0; i < N / 2; ++i) r.v[i] = x.v[i / chunk * 2 * chunk + i % chunk];
+    return r;
+}
+
+template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_odd(const vector<T, N> &x, unsigned chunk = 1) {
+    host::spend(host::move, detail::registers(N * sizeof(T)));
+    vector<T, N / 2> r;
+    for (unsigned i = 0; i < N / 2; ++i) r.v[i] = x.v[i / chunk * 2 * chunk + chunk + i % chunk];
+    return r;
+}
+
+// ---- integer and bit operations, comparison, selection ----
+#define AIE_HOST_BINARY(name, expression)                                                          \
+    template <class T, unsigned N> requires(std::is_integral_v<T>)                                 \
+    AIE_INLINE vector<T, N> name(const vector<T, N> &a, const vector<T, N> &b) {                   \
+        host::spend(host::multiply, detail::registers(N * sizeof(T)));                             \
+        return {expression};                                                                       \
+    }
+AIE_HOST_BINARY(add, (detail::raw_t<T, N>)((detail::raw_t<std::make_unsigned_t<T>, N>)a.v + (detail::raw_t<std::make_unsigned_t<T>, N>)b.v))
+AIE_HOST_BINARY(sub, (detail::raw_t<T, N>)((detail::raw_t<std::make_unsigned_t<T>, N>)a.v - (detail::raw_t<std::make_unsigned_t<T>, N>)b.v))
+AIE_HOST_BINARY(max, a.v > b.v ? a.v : b.v)
+AIE_HOST_BINARY(min, a.v < b.v ? a.v : b.v)
+AIE_HOST_BINARY(bit_and, a.v & b.v)
+AIE_HOST_BINARY(bit_or, a.v | b.v)
+#undef AIE_HOST_BINARY
+
+// A shift of 32-bit lanes passes through an accumulator: one operation in, one out.
+template <unsigned N> AIE_INLINE vector<int32_t, N> logical_downshift(const vector<int32_t, N> &x, unsigned n) {
+    host::spend(host::move);
+    host::spend(host::store);
+    return {(detail::raw_t<int32_t, N>)((detail::raw_t<uint32_t, N>)x.v >> n)};
+}
+template <unsigned N> AIE_INLINE mask<N> lt(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
+    host::spend(host::multiply);
+    return {a.v < b.v};
+}
+template <unsigned N> AIE_INLINE mask<N> eq(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
+    host::spend(host::multiply);
+    return {a.v == b.v};
+}
+// a where the mask is clear, b where it is set.
+template <class T, unsigned N> AIE_INLINE vector<T, N> select(const vector<T, N> &a, const vector<T, N> &b, const mask<N> &m) {
+    static_assert(sizeof(T) == 4);
+    host::spend(host::move);
+    using bits = detail::raw_t<int32_t, N>;
+    return {(detail::raw_t<T, N>)(m.lanes ? (bits)b.v : (bits)a.v)};
+}
+
+// ---- fp32 in accumulators ----
+template <unsigned N> AIE_INLINE accum<accfloat, N> add(const accum<accfloat, N> &a, const accum<accfloat, N> &b) {
+    host::spend(host::multiply, N / 16);
+    return accum<accfloat, N>(a.v + b.v);
+}
+template <unsigned N> AIE_INLINE accum<accfloat, N> sub(const accum<accfloat, N> &a, const accum<accfloat, N> &b) {
+    host::spend(host::multiply, N / 16);
+    return accum<accfloat, N>(a.v - b.v);
+}
+template <unsigned N> AIE_INLINE accum<accfloat, N> mul(const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
+    host::spend(host::multiply, N / 16);
+    return accum<accfloat, N>(detail::widen<N>(a.v) * detail::widen<N>(b.v));
+}
+template <unsigned N>
+AIE_INLINE accum<accfloat, N> mac(const accum<accfloat, N> &c, const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
+    host::spend(host::multiply, N / 16);
+    return accum<accfloat, N>(c.v + detail::widen<N>(a.v) * detail::widen<N>(b.v));
+}
+template <unsigned N>
+AIE_INLINE accum<accfloat, N> msc(const accum<accfloat, N> &c, const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
+    host::spend(host::multiply, N / 16);
+    return accum<accfloat, N>(c.v - detail::widen<N>(a.v) * detail::widen<N>(b.v));
+}
+
+}  // namespace aie
+
+#include "mmul.hpp"

@@ -1,0 +1,108 @@
+// fp32 arithmetic on a core that multiplies bf16 only, and the functions that it has not: powers of two, 1/x, 1/sqrt(x).
+#pragma once
+
+#include "coefficients.hpp"
+#include "common.hpp"
+
+// An fp32 value as the sum of two bf16: 16 bits of mantissa. An infinity becomes (inf, nan).
+struct split {
+    v16 hi, lo;
+};
+
+inline split parts(const sum16 &x) {
+    const v16 hi = x.to_vector<bfloat16>();
+    return {hi, aie::msc(x, hi, small(1)).to_vector<bfloat16>()};
+}
+inline sum16 plus_product(const sum16 &c, const split &a, const split &b) {
+    return aie::mac(aie::mac(aie::mac(c, a.hi, b.lo), a.lo, b.hi), a.hi, b.hi);
+}
+inline sum16 product(const split &a, const split &b) {
+    return aie::mac(aie::mac(aie::mul(a.hi, b.lo), a.lo, b.hi), a.hi, b.hi);
+}
+inline sum16 product(const split &a, const v16 &b) { return aie::mac(aie::mul(a.lo, b), a.hi, b); }
+
+// ---- integers in floats: adding 1.5 * 2^23 leaves no fraction bits, 1.5 * 2^16 leaves seven, as many as bf16 has ----
+
+inline sum16 nearest_integer(const sum16 &t) {
+    const sum16 magic(lanes(12582912.0f));
+    return aie::sub(aie::add(t, magic), magic);
+}
+
+// The larger of floats: as integers, positive floats have the right order and negative ones the reverse, so both
+// extremes are kept and the choice is made at the end. No order is promised for NaN.
+struct extremes {
+    i16 most, least;
+    void include(const i16 &x) { most = aie::max(most, x), least = aie::min(least, x); }
+    i16 maximum() const { return aie::select(most, least, aie::lt(most, lanes(0))); }
+};
+
+// 2^floor(w) * (1 + w - floor(w)) in bf16, zero below the normal range: with seven fraction bits and the bias added, the
+// low half of the fp32 word is the bf16 number. So w = n + (2^f - 1) gives 2^(n + f), and an integer w gives 2^w. w <= 127.
+inline v16 power(const sum16 &w) {
+    const float zero = 98304.0f;
+    const i16 word = aie::max(bits(aie::add(w, sum16(lanes(zero + 127)))), lanes(std::bit_cast<int32_t>(zero)));
+    return aie::filter_even(word.cast_to<int16_t>()).cast_to<bfloat16>();
+}
+
+// ---- 2^t = 2^n * 2^f, n the nearest integer, |f| <= 1/2 ----
+
+// n + (2^f - 1) for `power`; one bf16 rounding each of f and of the polynomial's steps: 1.4e-3 of 2^t at most, below the
+// 3.9e-3 that rounding the result to bf16 can take. `fraction` is NaN where t is infinite or NaN.
+inline sum16 logarithmic(const sum16 &t, const sum16 &n, v16 &fraction) {
+    fraction = aie::sub(t, n).to_vector<bfloat16>();
+    const v16 inner = aie::mac(sum16(lanes(exp2_s1)), fraction, small(exp2_s2)).to_vector<bfloat16>();
+    const v16 slope = aie::mac(sum16(lanes(exp2_s0)), fraction, inner).to_vector<bfloat16>();
+    return aie::mac(n, fraction, slope);
+}
+
+// 2^f in fp32, for sums and quotients that are rounded once: 3e-4 of it at most.
+inline sum16 exp2_fraction(const sum16 &f) {
+    const split x = parts(f);
+    const v16 inner = aie::mac(sum16(lanes(exp2_s1)), x.hi, small(exp2_s2)).to_vector<bfloat16>();
+    return plus_product(sum16(lanes(1.0f)), x, parts(aie::mac(sum16(lanes(exp2_s0)), x.hi, inner)));
+}
+
+// ---- Newton's iterations from an integer guess; y is rounded to bf16 each time, its correction is exact enough ----
+
+SHARED sum16 reciprocal(const sum16 &x) {
+    const split d = parts(x);
+    sum16 y = from_bits(aie::sub(lanes(0x7ef311c3), bits(x)));
+    for (int i = 0; i < 3; ++i) {
+        const v16 hi = y.to_vector<bfloat16>();
+        const sum16 e = aie::msc(aie::msc(sum16(lanes(1.0f)), d.hi, hi), d.lo, hi);  // 1 - x y
+        y = plus_product(sum16(hi), {hi, small(0)}, parts(e));
+    }
+    return y;
+}
+
+SHARED sum16 inverse_root(const sum16 &x) {
+    const split d = parts(x);
+    sum16 y = from_bits(aie::sub(lanes(0x5f3759df), aie::logical_downshift(bits(x), 1)));
+    for (int i = 0; i < 3; ++i) {
+        const v16 hi = y.to_vector<bfloat16>();
+        const sum16 e = aie::sub(sum16(lanes(1.0f)), product(d, parts(aie::mul(hi, hi))));  // 1 - x y^2
+        const v16 half = aie::mul(hi, small(0.5f)).to_vector<bfloat16>();
+        const sum16 first = plus_product(sum16(hi), {half, small(0)}, parts(e));
+        const v16 e1 = e.to_vector<bfloat16>();
+        const v16 e2 = aie::mul(e1, e1).to_vector<bfloat16>();
+        y = aie::mac(first, aie::mul(half, small(0.75f)).to_vector<bfloat16>(), e2);  // y (1 + e/2 + 3/8 e^2)
+    }
+    return y;
+}
+
+// ---- reductions over the columns of a row-major [rows][16 / rows] vector; every lane gets its row's result ----
+
+template <int rows> SHARED sum16 row_sums(const sum16 &x) {
+    sum16 t(aie::transpose(x.to_vector<float>(), rows, 16 / rows));
+    for (int n = 8; n >= rows; n /= 2) t = aie::add(t, sum16(aie::shuffle_down_rotate(t.to_vector<float>(), n)));
+    return sum16(aie::transpose(t.to_vector<float>(), 16 / rows, rows));
+}
+
+template <int rows> SHARED i16 row_maxima(const extremes &x) {
+    extremes t{aie::transpose(x.most, rows, 16 / rows), aie::transpose(x.least, rows, 16 / rows)};
+    for (int n = 8; n >= rows; n /= 2) {
+        t.most = aie::max(t.most, aie::shuffle_down_rotate(t.most, n));
+        t.least = aie::min(t.least, aie::shuffle_down_rotate(t.least, n));
+    }
+    return aie::transpose(t.maximum(), 16 / rows, rows);
+}
