@@ -1,7 +1,8 @@
-"""The overlay: tiles, object FIFOs, buffers, kernels and the core program, as one description for all its readers.
+"""The overlay: tiles, object FIFOs, buffers, kernels and the core program, as one description for all its
+readers.
 
-`overlay(columns)` is the whole configuration of the array; nothing in it depends on a model. Readers are the MLIR
-printer (`lowering.overlay.mlir`), the picture (`lowering.overlay.picture`) and the array simulator
+`overlay(columns)` is the whole configuration of the array; nothing in it depends on a model. Readers are the
+MLIR printer (`lowering.overlay.mlir`), the picture (`lowering.overlay.picture`) and the array simulator
 (`torch_xdna.devices.array`).
 
 Three paths, one object of 8 KB at a core on each:
@@ -10,14 +11,14 @@ Three paths, one object of 8 KB at a core on each:
     B   shim c -> memtile c -> the cores of column c       (MM2S 1)
     C   cores of column c -> joined in memtile c -> shim   (S2MM 0)
 
-With 4 columns memtile c feeds row c. With fewer columns each A path serves 4 / columns rows: its object at the shim
-and the memtile holds one block per row, and the memtile distributes the parts.
+With 4 columns memtile c feeds row c. With fewer columns each A path serves 4 / columns rows: its object at
+the shim and the memtile holds one block per row, and the memtile distributes the parts.
 
 Design notes:
-- The shim's channel numbers follow from the order in which mlir-aie meets the FIFOs (A before B), so the order of
-  `Overlay.fifos` is part of the contract; the instruction words name channels by number.
-- FIFO depths at the cores are what fits: 59.5 of 64 KB are used, so neither a second C object nor a third A or B
-  object (8 KB each) has room.
+- The shim's channel numbers follow from the order in which mlir-aie meets the FIFOs (A before B), so the
+  order of `Overlay.fifos` is part of the contract; the instruction words name channels by number.
+- FIFO depths at the cores are what fits: 59.5 of 64 KB are used, so neither a second C object nor a third A
+  or B object (8 KB each) has room.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Fifo:
-    """Objects of `object_bytes` from `source` to all of `targets`, `depth` buffers at each end that has memory."""
+    """Objects of `object_bytes` from `source` to all of `targets`; `depth` buffers at an end with memory."""
 
     name: str
     path: str  # "A", "B", "C": also the name of the core's port
@@ -84,8 +85,9 @@ class Fifo:
 class Link:
     """In a memtile: objects of `sources` leave by `targets`, through the same buffers.
 
-    One of each: forwarded. Several sources: joined, source i lies at `offsets[i]` of the target's object. Several
-    targets: distributed, target i gets the part at `offsets[i]` of the source's object. Offsets in bytes.
+    One of each: forwarded. Several sources: joined, source i lies at `offsets[i]` of the target's object.
+    Several targets: distributed, target i gets the part at `offsets[i]` of the source's object. Offsets in
+    bytes.
     """
 
     sources: tuple[str, ...]
@@ -140,7 +142,9 @@ class Overlay:
 def overlay(columns: int = limits.COLUMNS.maximum) -> Overlay:
     """The overlay for `columns` = 1, 2 or 4 columns; raises `LimitError` if it does not fit the hardware."""
     if columns not in COLUMN_CHOICES:
-        raise LimitError(f"columns: the overlay exists for {COLUMN_CHOICES} columns, {columns} were asked for")
+        raise LimitError(
+            f"columns: the overlay exists for {COLUMN_CHOICES} columns, {columns} were asked for"
+        )
     fifos: list[Fifo] = []
     links: list[Link] = []
     per_object = ROWS // columns
@@ -167,7 +171,7 @@ def overlay(columns: int = limits.COLUMNS.maximum) -> Overlay:
 
 
 def memory_use(array: Overlay, tile: Tile) -> dict[str, int]:
-    """Bytes of a core's or memtile's memory by what uses them. Linked FIFOs share the buffers of the larger side."""
+    """Bytes of a core's or memtile's memory by user. Linked FIFOs share the buffers of the larger side."""
     use: dict[str, int] = {}
     if tile.kind == "core":
         use = {"stack": array.stack_bytes, **{b.name: b.bytes for b in array.buffers}}

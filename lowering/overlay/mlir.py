@@ -1,11 +1,11 @@
-"""The overlay as MLIR text for mlir-aie (`aiecc`), in the syntax that mlir-aie 1.3 and its main of April 2026 take.
+"""The overlay as MLIR text for mlir-aie (`aiecc`), in the syntax of mlir-aie 1.3 and its main of April 2026.
 
 Design notes, where older examples mislead:
 - the device is `npu1` (there is no `npu1_4col`); `link_with` is an attribute of the kernel's declaration;
 - `dynamic_objfifo_lowering` on a core makes trip counts legal that are only known at run time;
 - `scf.index_switch` wants a default region: an unknown op is skipped, the simulator refuses it.
-The runtime sequence is empty: the instruction words of a model come from `lowering`, never from aiecc. It only fixes
-the kernel's signature (two arguments: weights and activations).
+The runtime sequence is empty: the instruction words of a model come from `lowering`, never from aiecc. It
+only fixes the kernel's signature (two arguments: weights and activations).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def print_mlir(overlay: Overlay) -> str:
     lines = ["module {", "  aie.device(npu1) {"]
     for name, operands in KERNELS.items():
         signature = ", ".join(types[o] for o in operands)
-        lines.append(f'    func.func private @{name}({signature}) attributes {{link_with = "{KERNEL_OBJECT_FILE}"}}')
+        lines.append(
+            f'    func.func private @{name}({signature}) attributes {{link_with = "{KERNEL_OBJECT_FILE}"}}'
+        )
     lines += [f"    {_tile(t)} = aie.tile({t.column}, {t.row})" for t in overlay.tiles]
     lines += _fifos(overlay)
     for core in overlay.cores:
@@ -106,12 +108,13 @@ class _Core:
 
     def acquire(self, s: Acquire, scope: dict[str, str]) -> list[str]:
         view, kind = self.fresh("s"), f"!aie.objectfifosubview<{BLOCK_TYPE}>"
-        lines = [
-            f"{view} = aie.objectfifo.acquire @{self.fifo(s.port)}({self.role(s.port)}, {len(s.names)}) : {kind}"
-        ]
+        role = self.role(s.port)
+        lines = [f"{view} = aie.objectfifo.acquire @{self.fifo(s.port)}({role}, {len(s.names)}) : {kind}"]
         for i, name in enumerate(s.names):
             scope[name] = self.fresh("v")
-            lines.append(f"{scope[name]} = aie.objectfifo.subview.access {view}[{i}] : {kind} -> {BLOCK_TYPE}")
+            lines.append(
+                f"{scope[name]} = aie.objectfifo.subview.access {view}[{i}] : {kind} -> {BLOCK_TYPE}"
+            )
         return lines
 
     def call(self, s: Call, scope: dict[str, str]) -> list[str]:

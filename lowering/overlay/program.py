@@ -1,26 +1,27 @@
 """The core program as data: what every core of the array does for ever, the same on each of them.
 
-Two readers consume it: `lowering.overlay.mlir` prints it for mlir-aie, `torch_xdna.devices.array.interpreter` turns
-it into a Python generator. There is no other copy of these loops. `listing` prints it for people.
+Two readers consume it: `lowering.overlay.mlir` prints it for mlir-aie, `torch_xdna.devices.array.interpreter`
+turns it into a Python generator. There is no other copy of these loops. `listing` prints it for people.
 
-An object is 8 KB of a FIFO while the core holds it. `Acquire(port, names)` waits until the core holds `len(names)`
-objects of the port and names them, oldest first; `Release` gives back the oldest. Operands of a call are names of
-objects, of buffers, of loop variables, the core's own `row` and `column`, or header words.
+An object is 8 KB of a FIFO while the core holds it. `Acquire(port, names)` waits until the core holds
+`len(names)` objects of the port and names them, oldest first; `Release` gives back the oldest. Operands of a
+call are names of objects, of buffers, of loop variables, the core's own `row` and `column`, or header words.
 
 Design notes:
 - Loop trips are header words, never constants of a program for one shape: one overlay runs every model.
-- Attention holds two A objects during the pass over the keys and uses them as scratch (P, and the chunk of S with the
-  running maximum and sum), so that no further buffer has to fit beside the accumulator. Its Q block waits in the C
-  object that will become the output. That works because these buffers are the core's own memory.
-- Objects that a core does not need (another column's residual or Q block) are acquired and released: the kernel
-  compares `q` with `column`. A switch in the stream would need packet routing; a pass-over costs one object's time.
+- Attention holds two A objects during the pass over the keys and uses them as scratch (P, and the chunk of S
+  with the running maximum and sum), so that no further buffer has to fit beside the accumulator. Its Q block
+  waits in the C object that will become the output. That works because these buffers are the core's own
+  memory.
+- Objects that a core does not need (another column's residual or Q block) are acquired and released: the
+  kernel compares `q` with `column`. A switch in the stream would need packet routing; a pass-over costs one
+  object's time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Union
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Switch:
     cases: tuple[Case, ...]
 
 
-Statement = Union[Acquire, Release, Call, Loop, Switch]
+Statement = Acquire | Release | Call | Loop | Switch
 
 ROW, COLUMN = "row", "column"  # the core's own place, integer operands
 HEADER, ACCUMULATOR = "hdr", "acc"  # the core's static buffers

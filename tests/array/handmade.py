@@ -1,4 +1,5 @@
-"""Small programs written by hand, and kernels in numpy: the simulator's tests do not depend on lowering or on g++.
+"""Small programs written by hand, and kernels in numpy: the simulator's tests do not depend on lowering or on
+g++.
 
 The program is one matrix product: x (256 g, 64 kb) @ w.T (64 kb, 64 * columns) + bias, on `columns` columns.
 """

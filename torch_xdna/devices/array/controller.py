@@ -62,7 +62,7 @@ class Controller:
             bd, field = self.descriptor(number, record)
             if 4 * field != DESCRIPTOR_ADDRESS_FIELD:
                 raise Refusal(
-                    "register", f"command {number} patches word {field} of descriptor {bd}, not its address"
+                    "register", f"command {number} patches word {field} of descriptor {bd}, no address"
                 )
             shim.patch(bd, record.arg, record.offset, f"command {number} (column {record.column})")
             cycles = costs.controller_cycles("address_patch")
@@ -89,7 +89,7 @@ class Controller:
         if not 0 <= bd < DESCRIPTORS:
             raise Refusal(
                 "register",
-                f"command {number} (column {record.column}) accesses {record.address:#x}: no descriptor, no queue",
+                f"command {number} (column {record.column}) writes {record.address:#x}: not a queue",
             )
         return bd, rest // 4
 

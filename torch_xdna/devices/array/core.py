@@ -1,4 +1,4 @@
-"""One core: its memory, its ports, and the core program as a generator that is resumed when something happens."""
+"""One core: its memory, its ports, and the core program as a generator that events resume."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def deadlock(array: Array, controller: Controller) -> str:
     """Everything that waits, from the controller to the cores, in one sentence per waiter."""
     assert controller.waiting is not None
-    number, channel, task = controller.waiting
+    number, _, task = controller.waiting
     lines = [f"command {number} waits for the token of {task.where}, which has {task.left} words to go"]
     lines += _channels(array) + _cores(array)
     return "; ".join(lines)

@@ -8,8 +8,8 @@ from torch_xdna.errors import XdnaError
 class Refusal(XdnaError):
     """The program does something that the hardware can't do or that depends on luck.
 
-    `kind` is a short stable word for tests and tables ("queue", "descriptor", "deadlock", ...); the message names
-    column, channel, descriptor and command.
+    `kind` is a short stable word for tests and tables ("queue", "descriptor", "deadlock", ...); the message
+    names column, channel, descriptor and command.
     """
 
     def __init__(self, kind: str, message: str):

@@ -1,8 +1,8 @@
 """Streams and buffers between the shims and the cores, one object at a time.
 
-Every object is stored whole before it goes on, as object FIFOs do: a memtile passes an object on when it has all of
-it and when every receiver has a free buffer. Buffers are real memory at fixed addresses, so what a kernel leaves in
-one is what the next one finds.
+Every object is stored whole before it goes on, as object FIFOs do: a memtile passes an object on when it has
+all of it and when every receiver has a free buffer. Buffers are real memory at fixed addresses, so what a
+kernel leaves in one is what the next one finds.
 """
 
 from __future__ import annotations
@@ -143,9 +143,23 @@ class OutPort:
     """A core's end of a join: filled by the core, emptied into its part of the join's objects."""
 
     __slots__ = (
-        "addresses", "array", "busy", "core_knows", "cycles", "depth", "free", "head", "join", "memory", "name", "part",
-        "ready", "sent", "size", "waiter", "want",
-    )  # fmt: skip
+        "addresses",
+        "array",
+        "busy",
+        "cycles",
+        "depth",
+        "free",
+        "head",
+        "join",
+        "memory",
+        "name",
+        "part",
+        "ready",
+        "sent",
+        "size",
+        "waiter",
+        "want",
+    )
 
     def __init__(self, array: Array, name: str, depth: int, size: int, part: int):
         self.array, self.name, self.depth, self.size, self.part = array, name, depth, size, part

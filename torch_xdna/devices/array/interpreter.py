@@ -1,7 +1,7 @@
 """The core program (data in `lowering.overlay.program`) -> a Python generator that a core runs.
 
-The generator yields the cycles of each kernel call (a float), or the port it waits for. It is compiled from the description
-once per process; `Place` says for people where a generator stands.
+The generator yields the cycles of each kernel call (a float), or the port it waits for. It is compiled from
+the description once per process; `Place` says for people where a generator stands.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from lowering.overlay.program import Acquire, Call, Loop, Release, Statement, Sw
 MOST_TRIPS = 1 << 16
 
 
-# Kernels whose cost depends on their operands (by position): the key into `Core.costs[kernel]`. The cost model's
-# variants are named in `torch_xdna.devices.array.core`.
+# Kernels whose cost depends on their operands (by position): the key into `Core.costs[kernel]`. The cost
+# model's variants are named in `torch_xdna.devices.array.core`.
 _VARIANTS = {
     "gemm_residual": "[{2} == {3}]",
     "attn_q": "[{2} == {3}]",

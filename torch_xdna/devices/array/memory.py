@@ -1,8 +1,9 @@
 """The kernel's arguments as the shims see them, and which of their words hold something.
 
 Every 32-bit word of an argument is unwritten, settled (the host wrote it, or a transfer whose completion the
-instruction stream has waited for) or pending (a transfer into it was pushed and nobody has waited for it yet).
-Reading anything but settled words is refused when the reading task is pushed: whether the data would have been there
+instruction stream has waited for), pending (a transfer into it was pushed and nobody has waited for it yet)
+or raced (two transfers into it were under way at once: fine only for results that nobody wants). Reading
+anything but settled words is refused when the reading task is pushed: whether the data would have been there
 in time is luck, on hardware as in a simulation.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 from torch_xdna.devices.array.errors import Refusal
 from torch_xdna.devices.array.transfer import Transfer
 
-UNWRITTEN, SETTLED, PENDING = 0, 1, 2
+UNWRITTEN, SETTLED, PENDING, RACED = 0, 1, 2, 3
 Range = tuple[int, int]  # byte offset, byte size
 
 
@@ -33,7 +34,7 @@ class Argument:
         self.all_settled = written is None
         self.state = np.full(self.words, SETTLED if written is None else UNWRITTEN, dtype=np.uint8)
         for offset, size in written or ():
-            if not (0 <= offset and offset + size <= data.nbytes) or offset % 4 or size % 4:
+            if not (offset >= 0 and offset + size <= data.nbytes) or offset % 4 or size % 4:
                 raise ValueError(
                     f"argument {number}: range ({offset}, {size}) is not within {data.nbytes} bytes"
                 )
@@ -53,21 +54,28 @@ class Argument:
         if self.all_settled:
             return
         for view in transfer.select(self.state):
-            if view.min() == SETTLED == view.max():
+            if (view == SETTLED).all():
                 continue
-            if view.max() == PENDING:
+            if (view == RACED).any():
                 raise Refusal(
-                    "read", f"{where} reads memory that is still being written: nobody waited for {writers()}"
+                    "read", f"{where} reads memory that several transfers wrote in no certain order"
+                )
+            if (view == PENDING).any():
+                raise Refusal(
+                    "read", f"{where} reads what is still being written: nobody waited for {writers()}"
                 )
             raise Refusal("read", f"{where} reads memory of argument {self.number} that nothing has written")
 
-    def overlaps(self, transfer: Transfer, state: int) -> bool:
-        return any((view == state).any() for view in transfer.select(self.state))
-
-    def mark(self, transfer: Transfer, state: int) -> None:
+    def begin_write(self, transfer: Transfer, raced: bool) -> None:
+        """A write was pushed; `raced`: while another one to some of the same words is under way."""
         self.all_settled = False
         for view in transfer.select(self.state):
-            view[...] = state
+            view[...] = np.where(view >= PENDING, RACED, PENDING) if raced else PENDING
+
+    def end_write(self, transfer: Transfer) -> None:
+        """A write is known to be complete."""
+        for view in transfer.select(self.state):
+            view[view == PENDING] = SETTLED
 
     def settled(self, offset: int, size: int) -> bool:
         """Whether every word of a byte range is settled."""

@@ -1,10 +1,10 @@
 """The shims: descriptors, task queues and the two kinds of channel between device memory and the array.
 
-What a program may rely on is decided by what its instruction stream can know, never by the simulated clock. A task is
-*known to be complete* when a token of it (or of a later task of its channel) was waited for, or when a result that was
-waited for can't exist without it: every C object carries how many A and B objects its core had received before. The
-queue's depth, the reuse of descriptors and the order of writes and reads are checked against that, so a program that
-works only because something happens to be quick is refused at any clock.
+What a program may rely on is decided by what its instruction stream can know, never by the simulated clock. A
+task is *known to be complete* when a token of it (or of a later task of its channel) was waited for, or when
+a result that was waited for can't exist without it: every C object carries how many A and B objects its core
+had received before. The queue's depth, the reuse of descriptors and the order of writes and reads are checked
+against that, so a program that works only because something happens to be quick is refused at any clock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lowering import limits
 from torch_xdna.devices.array.errors import Refusal
 from torch_xdna.devices.array.fabric import Join, Store
-from torch_xdna.devices.array.memory import PENDING, SETTLED, Argument, Cursor, overlap
+from torch_xdna.devices.array.memory import Argument, Cursor, overlap
 from torch_xdna.devices.array.transfer import Transfer, parse
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ class Channel:
         end = self.bus.take(now + start, words * task.per_word, words * self.per_word)
         self.array.engine.after(end - now, self.moved, (words, now))
 
-    # What the directions differ in: cycles of a task's start and of a word on the stream, and the methods below.
+    # What the directions differ in: cycles of a task's start and of a word on the stream, and the methods
+    # below.
     bus: Bus
     start_cold: float
     start_next: float
@@ -218,7 +219,7 @@ class WriteChannel(Channel):
         task.received = self.store.knowledge()
 
     def forget(self, task: Task) -> None:
-        task.argument.mark(task.transfer, SETTLED)
+        task.argument.end_write(task.transfer)
 
 
 class Shim:
@@ -284,14 +285,9 @@ class Shim:
         channel.push(Task(command, bd, token, argument, transfer, where))
 
     def _check_write(self, argument: Argument, transfer: Transfer, where: str, others: list[Channel]) -> None:
-        if len(set(transfer.bases)) < len(transfer.bases):
-            raise Refusal("write", f"{where} writes the same memory several times")
-        for direction, verb in ((MM2S, "reads"), (S2MM, "writes")):
-            for task in _conflicts(argument, transfer, others, direction):
-                raise Refusal(
-                    "write", f"{where} writes memory that {task.where} {verb}: nobody waited for that"
-                )
-        argument.mark(transfer, PENDING)
+        for task in _conflicts(argument, transfer, others, MM2S):
+            raise Refusal("write", f"{where} writes memory that {task.where} reads: nobody waited for that")
+        argument.begin_write(transfer, bool(_conflicts(argument, transfer, others, S2MM)))
 
 
 def _writers(argument: Argument, transfer: Transfer, channels: list[Channel]) -> str:

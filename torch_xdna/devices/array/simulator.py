@@ -2,16 +2,17 @@
 
     stats = Simulator(overlay(4)).run(words, [weights, activations])
 
-It runs under any interpreter with numpy. The words are decoded, never the Python objects they came from; the core
-program, the FIFOs and their depths come from the overlay's description; the kernels are the C++ sources compiled for
-the CPU. Everything that would hang or corrupt hardware raises `Refusal`. Like the real array, a simulator keeps its
-state from run to run: core memories, FIFO positions, descriptors.
+It runs under any interpreter with numpy. The words are decoded, never the Python objects they came from; the
+core program, the FIFOs and their depths come from the overlay's description; the kernels are the C++ sources
+compiled for the CPU. Everything that would hang or corrupt hardware raises `Refusal`. Like the real array, a
+simulator keeps its state from run to run: core memories, FIFO positions, descriptors.
 
 Design notes:
-- One object of a FIFO is one event per hop. Words and wires below that add nothing that a program could get wrong, and
-  a whole encoder has 10^5 objects but 10^9 words.
-- A descriptor's data are copied when a piece has passed, so a program that overwrites what is still being read would
-  get wrong data; it is refused before, when the overwriting task is pushed (see `torch_xdna.devices.array.shim`).
+- One object of a FIFO is one event per hop. Words and wires below that add nothing that a program could get
+  wrong, and a whole encoder has 10^5 objects but 10^9 words.
+- A descriptor's data are copied when a piece has passed, so a program that overwrites what is still being
+  read would get wrong data; it is refused before, when the overwriting task is pushed (see
+  `torch_xdna.devices.array.shim`).
 - Time comes from `lowering.time.Costs` and is modelled. No verdict depends on it.
 """
 
@@ -122,11 +123,7 @@ class Simulator:
     ):
         self.overlay = overlay
         self.costs = costs or Costs(clock_ghz=DEFAULT_CLOCK_GHZ)
-        if kernels is True:
-            from torch_xdna.devices.array.kernels import host_kernels
-
-            kernels = host_kernels()
-        self.kernels = kernels or no_kernels()
+        self.kernels = _kernels(kernels)
         self.runs = 0
         self._array: Array | None = None
 
@@ -138,11 +135,12 @@ class Simulator:
         results: Sequence[Sequence[Range]] | None = None,
         trace: bool = False,
     ) -> RunStats:
-        """Execute an instruction stream; the arguments (contiguous uint8 arrays) are read and written in place.
+        """Execute an instruction stream; the arguments (contiguous uint8 arrays) are read and written in
+        place.
 
-        `written`: per argument the byte ranges that the host wrote, None for all of it. `results`: per argument the
-        ranges that the host will read, refused if the stream leaves any of it unwritten. Raises `Refusal`; the array
-        is then configured anew for the next run, as hardware would have to be.
+        `written`: per argument the byte ranges that the host wrote, None for all of it. `results`: per
+        argument the ranges that the host will read, refused if the stream leaves any of it unwritten. Raises
+        `Refusal`; the array is then configured anew for the next run, as hardware would have to be.
         """
         commands = numbered(words)
         memory = [Argument(i, a, written[i] if written else None) for i, a in enumerate(arguments)]
@@ -172,11 +170,19 @@ class Simulator:
         )
 
 
+def _kernels(chosen: Mapping[str, Kernel] | bool) -> Mapping[str, Kernel]:
+    if chosen is True:
+        from torch_xdna.devices.array.kernels import host_kernels  # compiles at first use
+
+        return host_kernels()
+    return chosen or no_kernels()
+
+
 Numbered = tuple[int, "BlockWrite | AddressPatch | Write32 | Wait"]
 
 
 def numbered(words: np.ndarray) -> list[Numbered]:
-    """The records of a stream, each with the number of the command (as `torch-xdna disasm` counts) it belongs to."""
+    """The records of a stream, each with the number of its command (as `torch-xdna disasm` counts them)."""
     raw = records(words)
     result: list[Numbered] = []
     for number, command in enumerate(decode(words)):

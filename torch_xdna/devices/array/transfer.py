@@ -23,9 +23,11 @@ _UNMODELLED = {3: 0x3 << 30, 5: 0xF << 28 | 0xF << 20}
 
 @dataclass(frozen=True)
 class Transfer:
-    """Words of one argument in stream order: for each base, all of `sizes` (outermost first, strides in words).
+    """Words of one argument in stream order: for each base, all of `sizes` (outermost first, strides in
+    words).
 
-    `bases` are word offsets, one per repeat; a repeat ends after `length` words, whatever `sizes` would allow.
+    `bases` are word offsets, one per repeat; a repeat ends after `length` words, whatever `sizes` would
+    allow.
     """
 
     bases: tuple[int, ...]
@@ -73,7 +75,7 @@ class Transfer:
         return min(self.bases), max(self.bases) + reach + 1
 
     def select(self, words: np.ndarray) -> Iterator[np.ndarray]:
-        """Writable views of `words` (one element per word of the argument) that cover it; repeats come once."""
+        """Writable views of `words` (one element per word of memory) that cover it; repeats come once."""
         step = words.itemsize
         for base in dict.fromkeys(self.bases):
             if self.regular:
