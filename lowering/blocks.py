@@ -1,0 +1,106 @@
+"""Matrices <-> blocks of 64 x 64 bf16 in the orders that the matrix unit eats. Vectorised numpy, no torch.
+
+| order | tiles | grid of tiles | used by |
+| --- | --- | --- | --- |
+| A | 4 rows x 8 cols | [16 rows][8 cols] | every activation |
+| B | 8 k x 4 n | [8 k][16 n] | weights: element (k, n) is W[n, k] |
+| K | 8 d x 4 keys | [8 d][16 keys] | attention's keys: the B order of K^T |
+| V | 8 keys x 4 d | [8 keys][16 d] | attention's values: the B order of V |
+
+Tiles and their insides are row-major. All functions return uint16 (bits of bf16) unless they say otherwise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lowering.bf16 import from_bf16, to_bf16
+from lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
+
+BLOCK_WORDS = BLOCK_BYTES // 4
+A_ORDER, K_ORDER, V_ORDER = 0, 1, 2  # the numbers in a parameter block
+BIAS_BYTES = 4 * BLOCK  # a parameter block: fp32 bias[64], then int32 output order, int32 GELU flag
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def blocks_of(size: int) -> int:
+    """Blocks that hold `size` rows or columns."""
+    return ceil_div(size, BLOCK)
+
+
+def padded_blocks(size: int) -> int:
+    """The same, padded to a multiple of 4: what a matrix in device memory has in both directions."""
+    return CORE_ROWS * ceil_div(blocks_of(size), CORE_ROWS)
+
+
+def pad(matrix: np.ndarray, row_blocks: int, col_blocks: int) -> np.ndarray:
+    """(rows, cols) fp32 -> uint16 bits (64 row_blocks, 64 col_blocks), zeros around."""
+    rows, cols = matrix.shape
+    if (rows, cols) == (BLOCK * row_blocks, BLOCK * col_blocks):
+        return to_bf16(matrix)
+    out = np.zeros((BLOCK * row_blocks, BLOCK * col_blocks), np.uint16)
+    out[:rows, :cols] = to_bf16(matrix)
+    return out
+
+
+def pack_a(matrix: np.ndarray, row_blocks: int, col_blocks: int) -> np.ndarray:
+    """(rows, cols) fp32 -> (row_blocks, col_blocks, 4096) in A order."""
+    tiles = pad(matrix, row_blocks, col_blocks).reshape(row_blocks, 16, 4, col_blocks, 8, 8)
+    return np.ascontiguousarray(tiles.transpose(0, 3, 1, 4, 2, 5)).reshape(row_blocks, col_blocks, -1)
+
+
+def unpack_a(blocks: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """(row_blocks, col_blocks, 4096) in A order -> (rows, cols) fp32."""
+    row_blocks, col_blocks = blocks.shape[:2]
+    tiles = blocks.reshape(row_blocks, col_blocks, 16, 8, 4, 8).transpose(0, 2, 4, 1, 3, 5)
+    return from_bf16(tiles.reshape(row_blocks * BLOCK, col_blocks * BLOCK)[:rows, :cols])
+
+
+def pack_keys(matrix: np.ndarray, key_blocks: int, heads: int) -> np.ndarray:
+    """(keys, 64 heads) fp32 -> (heads, key_blocks, 4096) in K order."""
+    tiles = pad(matrix, key_blocks, heads).reshape(key_blocks, 16, 4, heads, 8, 8)
+    return np.ascontiguousarray(tiles.transpose(3, 0, 4, 1, 5, 2)).reshape(heads, key_blocks, -1)
+
+
+def pack_values(matrix: np.ndarray, key_blocks: int, heads: int) -> np.ndarray:
+    """(keys, 64 heads) fp32 -> (heads, key_blocks, 4096) in V order."""
+    tiles = pad(matrix, key_blocks, heads).reshape(key_blocks, 8, 8, heads, 16, 4)
+    return np.ascontiguousarray(tiles.transpose(3, 0, 1, 4, 2, 5)).reshape(heads, key_blocks, -1)
+
+
+def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, order: int, gelu: bool) -> None:
+    """Fill `out`, uint16 (n_blocks, k_blocks + 1, 4096): per panel its k blocks in B order, then its
+    parameters.
+
+    `weight` (n, k) and `bias` (n,) are fp32 and may be smaller than the panels: the rest is zero.
+    """
+    n_blocks, k_blocks = out.shape[0], out.shape[1] - 1
+    tiles = pad(weight, n_blocks, k_blocks).reshape(n_blocks, 16, 4, k_blocks, 8, 8)
+    out[:, :k_blocks].reshape(n_blocks, k_blocks, 8, 16, 8, 4)[...] = tiles.transpose(0, 3, 4, 1, 5, 2)
+    parameters = np.zeros((n_blocks, BLOCK_WORDS), np.float32)
+    if bias is not None:
+        whole = np.zeros(n_blocks * BLOCK, np.float32)
+        whole[: len(bias)] = bias
+        parameters[:, :BLOCK] = whole.reshape(n_blocks, BLOCK)
+    parameters.view(np.int32)[:, BLOCK : BLOCK + 2] = order, gelu
+    out[:, k_blocks] = parameters.view(np.uint16)
+
+
+def im2col(matrix: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """(rows, channels) -> (len(frames), 3 channels): rows frame - 1, frame, frame + 1 side by side, 0 outside."""
+    rows, channels = matrix.shape
+    around = np.zeros((rows + 2, channels), np.float32)
+    around[1:-1] = matrix
+    taps = np.clip(frames[:, None] + np.arange(3), 0, rows + 1)
+    return around[taps].reshape(len(frames), 3 * channels)
+
+
+def conv_matrix(weight: np.ndarray, channels: int) -> np.ndarray:
+    """(n, in, 3) -> (n, 3 channels): one group of `channels` columns per tap, in <= channels, zeros after."""
+    n, inputs, taps = weight.shape
+    out = np.zeros((n, taps, channels), np.float32)
+    out[:, :, :inputs] = weight.transpose(0, 2, 1)
+    return out.reshape(n, taps * channels)

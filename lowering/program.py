@@ -1,0 +1,160 @@
+"""A lowered region: instruction words, the two kernel arguments, and how the host fills and reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lowering.decode import describe
+from lowering.instructions import Command, Dma, encode
+from lowering.limits import BLOCK, BLOCK_BYTES
+from lowering.packing import InputFill, OutputTake, WeightFiller
+from lowering.steps import Buffer
+
+Range = tuple[int, int]  # byte offset, byte size
+
+
+@dataclass(frozen=True)
+class OpFacts:
+    """One step of a program, for reports and the time model.
+
+    `commands`: indices [first, last) in `Program.commands` between which all of its commands lie; the headers
+    and weights of a step are sent while the one before still runs, so ranges overlap. `a_bytes`, `b_bytes`,
+    `c_bytes`: moved by all shims on that path. `kernel_calls`: per core. `trips`: of the cores' outer loop.
+    """
+
+    name: str
+    kind: str  # gemm, reorder, attention, layer_norm, softmax, gelu, add
+    shape: str
+    commands: tuple[int, int]
+    a_bytes: int
+    b_bytes: int
+    c_bytes: int
+    trips: int
+    kernel_calls: Mapping[str, int]
+
+    @property
+    def bytes_moved(self) -> int:
+        return self.a_bytes + self.b_bytes + self.c_bytes
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of the two kernel arguments and where each buffer lies."""
+
+    weights_bytes: int
+    activations_bytes: int
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one dispatch executes. `steps` gives per command the index in `ops` of the step it belongs to.
+
+    Kernel call: (opcode 3, instruction buffer, number of words, weights, activations).
+    """
+
+    name: str
+    columns: int
+    commands: tuple[Command, ...]
+    steps: tuple[int, ...]
+    ops: tuple[OpFacts, ...]
+    memory: MemoryPlan
+    weights: tuple[tuple[Buffer, WeightFiller], ...]
+    inputs: tuple[InputFill, ...]
+    outputs: tuple[OutputTake, ...]
+    generation_seconds: float = 0.0
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """The instruction stream (uint32), header included."""
+        return encode(self.commands, device_columns=self.columns)
+
+    @property
+    def weights_bytes(self) -> int:
+        return self.memory.weights_bytes
+
+    @property
+    def activations_bytes(self) -> int:
+        return self.memory.activations_bytes
+
+    def pack_weights(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Kernel argument 0 (uint8) for parameters by name (fp32, torch's shapes); headers included."""
+        out = np.empty((self.weights_bytes // BLOCK_BYTES, BLOCK * BLOCK), np.uint16)
+        for buffer, filler in self.weights:
+            filler.fill(out[buffer.offset : buffer.offset + buffer.blocks], params)
+        return out.reshape(-1).view(np.uint8)
+
+    def pack_inputs(self, inputs: Sequence[np.ndarray], activations: np.ndarray) -> None:
+        """Write the region's inputs (fp32, rows x cols each) into kernel argument 1 (uint8), in place."""
+        blocks = _as_blocks(activations)
+        for fill in self.inputs:
+            fill.fill(blocks, inputs[fill.index])
+
+    def unpack_outputs(self, activations: np.ndarray) -> list[np.ndarray]:
+        """The region's outputs (fp32, rows x cols each) from kernel argument 1 (uint8)."""
+        blocks = _as_blocks(activations)
+        return [output.take(blocks) for output in self.outputs]
+
+    @property
+    def input_ranges(self) -> list[Range]:
+        """Parts of kernel argument 1 to sync to the device before a dispatch."""
+        return _ranges([fill.target.buffer for fill in self.inputs])
+
+    @property
+    def output_ranges(self) -> list[Range]:
+        """Parts of kernel argument 1 to sync from the device after a dispatch."""
+        return _ranges([output.matrix.buffer for output in self.outputs])
+
+    def __str__(self) -> str:
+        return "\n".join([self.summary(), "", *self._listing()])
+
+    def summary(self) -> str:
+        """Sizes, and one line per step."""
+        transfers = sum(isinstance(c, Dma) for c in self.commands)
+        size = 4 * len(self.words)
+        lines = [
+            f"program {self.name}: {len(self.ops)} steps on {self.columns} columns, 1 dispatch",
+            f"  {size:,} bytes of instructions, {transfers:,} transfers, {len(self.commands) - transfers:,}
+            waits", f"  {self.weights_bytes:,} bytes of weights, {self.activations_bytes:,} bytes of
+            activations", "", f"{'step':>4}  {'kind':<10} {'bytes A':>11} {'bytes B':>11} {'bytes C':>11}
+            trips  shape, name",
+        ]
+        for index, op in enumerate(self.ops):
+            lines.append(
+                f"{index:4d}  {op.kind:<10} {op.a_bytes:11,} {op.b_bytes:11,} {op.c_bytes:11,}  {op.trips:5d}"
+                f"  {op.shape}  {op.name}"
+            )
+        return "\n".join(lines)
+
+    def _listing(self) -> list[str]:
+        """Commands in order, a heading wherever another step's commands begin."""
+        lines: list[str] = []
+        current = -1
+        seen: set[int] = set()
+        for index, (command, step) in enumerate(zip(self.commands, self.steps)):
+            if step != current:
+                again = " (continued)" if step in seen else ""
+                lines.append(f"; step {step} {self.ops[step].kind} {self.ops[step].name}{again}")
+                current = step
+                seen.add(step)
+            lines.append(f"{index:6d}  {describe(command)}")
+        return lines
+
+
+def _as_blocks(activations: np.ndarray) -> np.ndarray:
+    return activations.view(np.uint16).reshape(-1, BLOCK * BLOCK)
+
+
+def _ranges(buffers: Sequence[Buffer]) -> list[Range]:
+    """Byte ranges of buffers, neighbours joined."""
+    ranges: list[Range] = []
+    for start, size in sorted({(b.offset * BLOCK_BYTES, b.blocks * BLOCK_BYTES) for b in buffers}):
+        if ranges and sum(ranges[-1]) == start:
+            start, size = ranges[-1][0], ranges[-1][1] + size
+            ranges.pop()
+        ranges.append((start, size))
+    return ranges

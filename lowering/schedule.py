@@ -1,0 +1,195 @@
+"""Streams of all steps -> one list of commands that never deadlocks and never breaks a dependency.
+
+Each shim channel executes its tasks in order, at most four pushed and not yet waited for. Every task issues a
+token and every token is waited for once, so a waited task has completed: only then are its descriptor used
+again, its results read or its sources overwritten.
+
+Why it can't deadlock: every task has a logical time, the first and last trip of the cores that touch it. When
+nothing can be pushed, the controller waits for the outstanding task with the earliest last trip. All tasks
+that this one needs start no later. Such a task could be unpushed only because its queue is full of earlier
+tasks, or because it depends on results of an earlier step; in both cases an outstanding task with an earlier
+end exists, which contradicts the choice.
+
+Tasks are pushed as soon as queue and dependencies allow, earliest first trip first. So headers and weights of
+the next step wait in their queues while the current one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lowering import limits
+from lowering.blocks import BLOCK_WORDS
+from lowering.instructions import MM2S, S2MM, Command, Dma, Wait
+from lowering.steps import ACTIVATIONS, Buffer
+from lowering.streams import Piece, fit
+from lowering.work import PATHS, Work
+
+CHANNELS = {"A": (MM2S, 0), "B": (MM2S, 1), "C": (S2MM, 0)}
+QUEUE = limits.SHIM_QUEUE.maximum
+assert len(PATHS) * QUEUE <= limits.SHIM_LIVE.maximum
+
+
+@dataclass
+class _Task:
+    step: int
+    first: float  # logical time at which the cores first need it
+    last: float  # logical time after which it has completed
+    needs: list[tuple[int, int]]  # (channel, number of tasks of it that must have completed)
+    arg: int
+    piece: Piece
+    label: str
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """`commands`, and per command the step it belongs to (waits: that of the task waited for)."""
+
+    commands: list[Command]
+    steps: list[int]
+
+
+def schedule(works: Sequence[Work], names: Sequence[str], columns: int) -> Scheduled:
+    """Order the transfers of all steps. `names` label them."""
+    queues = _tasks(works, names, columns)
+    commands: list[Command] = []
+    steps: list[int] = []
+    pushed = [0] * len(queues)
+    done = [0] * len(queues)
+    while True:
+        channel = _next_push(queues, pushed, done)
+        if channel is not None:
+            task = queues[channel][pushed[channel]]
+            commands.append(_dma(task, channel, pushed[channel]))
+            pushed[channel] += 1
+        else:
+            outstanding = [c for c in range(len(queues)) if done[c] < pushed[c]]
+            if not outstanding:
+                break
+            channel = min(outstanding, key=lambda c: queues[c][done[c]].last)
+            task = queues[channel][done[channel]]
+            direction, number = CHANNELS[PATHS[channel % len(PATHS)]]
+            commands.append(Wait(channel // len(PATHS), direction, number))
+            done[channel] += 1
+        steps.append(task.step)
+    assert all(done[c] == len(queues[c]) for c in range(len(queues))), "a task was never pushed"
+    return Scheduled(commands, steps)
+
+
+def _next_push(queues: list[list[_Task]], pushed: list[int], done: list[int]) -> int | None:
+    """The channel whose next task can be pushed and is needed first."""
+    best, best_time = None, float("inf")
+    for channel, tasks in enumerate(queues):
+        index = pushed[channel]
+        if index == len(tasks) or index - done[channel] == QUEUE:
+            continue
+        task = tasks[index]
+        if task.first < best_time and all(done[c] >= count for c, count in task.needs):
+            best, best_time = channel, task.first
+    return best
+
+
+def _dma(task: _Task, channel: int, index: int) -> Dma:
+    path = channel % len(PATHS)
+    direction, number = CHANNELS[PATHS[path]]
+    piece = task.piece
+    return Dma(
+        channel // len(PATHS),
+        direction,
+        number,
+        QUEUE * path + index % QUEUE,  # free: the task four before has been waited for
+        task.arg,
+        piece.offset,
+        piece.sizes,
+        piece.strides,
+        4,
+        True,
+        task.label,
+    )
+
+
+def _tasks(works: Sequence[Work], names: Sequence[str], columns: int) -> list[list[_Task]]:
+    """Per channel (3 * column + path) its tasks, with logical times and dependencies."""
+    queues: list[list[_Task]] = [[] for _ in range(columns * len(PATHS))]
+    memory = _Memory()
+    begin = 0.0
+    for index, work in enumerate(works):
+        touched: dict[Buffer, dict[int, int]] = {}
+        written: dict[Buffer, dict[int, int]] = {}
+        for column in range(columns):
+            for path_number, path in enumerate(PATHS):
+                channel = column * len(PATHS) + path_number
+                queue = queues[channel]
+                position = -work.prologue * BLOCK_WORDS if path == "A" else 0
+                per_trip = work.per_trip(path)
+                for buffer, pattern in work.streams[column, path]:
+                    needs = memory.before_write(buffer) if path == "C" else memory.before_read(buffer)
+                    base = buffer.offset * BLOCK_WORDS
+                    for piece in fit(pattern):
+                        end = position + piece.words
+                        first, last = _trips(position, end, per_trip)
+                        label = f"{names[index]} {path} {buffer.name}"
+                        piece = Piece(base + piece.offset, piece.sizes, piece.strides)
+                        # Outputs are asked for after their trip's inputs, and complete after them.
+                        shift = 0.5 if path == "C" else 0.0
+                        queue.append(
+                            _Task(
+                                index,
+                                begin + first + shift,
+                                begin + last + shift,
+                                needs,
+                                buffer.arg,
+                                piece,
+                                label,
+                            )
+                        )
+                        position = end
+                    if buffer.arg == ACTIVATIONS:
+                        touched.setdefault(buffer, {})[channel] = len(queue)
+                        if path == "C":
+                            written.setdefault(buffer, {})[channel] = len(queue)
+        memory.after_step(touched, written)
+        begin += work.trips
+    return queues
+
+
+def _trips(start: int, end: int, per_trip: int) -> tuple[int, int]:
+    """First and last trip of the words [start, end) of a stream; what comes before the first trip counts to it."""
+    if not per_trip:
+        return 0, 0
+    return max(start, 0) // per_trip, max(end - 1, 0) // per_trip
+
+
+class _Memory:
+    """Which tasks must complete before a buffer may be read or overwritten."""
+
+    def __init__(self) -> None:
+        self.history: list[tuple[Buffer, dict[int, int]]] = []  # every buffer touched, last task per channel
+        self.writers: dict[Buffer, dict[int, int]] = {}
+        self.before_writes: dict[Buffer, list[tuple[int, int]]] = {}  # of the current step
+
+    def before_read(self, buffer: Buffer) -> list[tuple[int, int]]:
+        """The tasks that wrote it (none: the host did)."""
+        return list(self.writers.get(buffer, {}).items())
+
+    def before_write(self, buffer: Buffer) -> list[tuple[int, int]]:
+        """Every task of an earlier step that touched overlapping memory, other halves of the same buffer aside."""
+        if buffer in self.before_writes:
+            return self.before_writes[buffer]
+        needs: dict[int, int] = {}
+        end = buffer.offset + buffer.blocks
+        for other, tasks in self.history:
+            if other is not buffer and other.offset < end and buffer.offset < other.offset + other.blocks:
+                for channel, count in tasks.items():
+                    needs[channel] = max(count, needs.get(channel, 0))
+        self.before_writes[buffer] = list(needs.items())
+        return self.before_writes[buffer]
+
+    def after_step(
+        self, touched: dict[Buffer, dict[int, int]], written: dict[Buffer, dict[int, int]]
+    ) -> None:
+        for buffer, tasks in touched.items():
+            self.history.append((buffer, tasks))
+        for buffer, tasks in written.items():
+            self.writers.setdefault(buffer, {}).update(tasks)

@@ -1,0 +1,166 @@
+"""What the array executes one after another: a few kinds of steps over buffers of blocks.
+
+`lowering.plan` turns a region into steps; `lowering.gemm`, `.attention` and `.rows` turn a step into streams.
+Sizes are in blocks (8192 bytes) unless they say otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lowering.limits import CORE_ROWS
+
+WEIGHTS, ACTIVATIONS = 0, 1  # kernel arguments
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A contiguous part of a kernel argument. `offset` is set when memory is planned."""
+
+    arg: int
+    blocks: int
+    name: str = ""
+    offset: int = -1
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A-order blocks: block (i, n) at `i * col_blocks + n`; both counts are multiples of 4."""
+
+    buffer: Buffer
+    row_blocks: int
+    col_blocks: int
+
+    @property
+    def groups(self) -> int:
+        """Row groups: every group gives one row block to each of the four core rows."""
+        return self.row_blocks // CORE_ROWS
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Attention's keys and values: block `which` (0 K, 1 V) of key block i of a head at
+    `(head * key_blocks + i) * 2 + which`. `heads` and `key_blocks` are padded to multiples of 4."""
+
+    buffer: Buffer
+    heads: int
+    key_blocks: int
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A product's left side: its k blocks lie at `i * col_blocks + plane * plane_step + k`."""
+
+    matrix: Matrix
+    k_blocks: int
+    planes: int = 1
+    plane_step: int = 0
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Consecutive output block columns of a product: their weights and where the results go.
+
+    `order` 0: `target` is a `Matrix`; 1, 2: the K or V blocks of a `KeyValues`.
+    `weights` holds `count` panels of `k_blocks + 1` blocks each.
+    """
+
+    target: Matrix | KeyValues
+    order: int
+    count: int
+    weights: Buffer
+
+
+@dataclass(frozen=True)
+class Step:
+    """Base. `name` and `shape` are for people; `header` is the buffer of the header object."""
+
+    name: str
+    shape: str
+    header: Buffer
+
+    @property
+    def kind(self) -> str:
+        """gemm, reorder, attention, layer_norm, softmax, gelu or add."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GemmStep(Step):
+    """All panels over `groups` row groups of `x`; `residual` is added to the first panel set (then the only
+    one).
+
+    `x` None: no k blocks; the residual alone passes through the accumulator (a change of order, exact).
+    `valid`: rows outside are written as zeros.
+    """
+
+    x: Planes | None
+    groups: int
+    panels: list[Panels] = field(default_factory=list)
+    residual: Matrix | None = None
+    valid: tuple[int, int] = (0, (1 << 31) - 1)
+
+    @property
+    def k_blocks(self) -> int:
+        return self.x.k_blocks * self.x.planes if self.x else 0
+
+    @property
+    def kind(self) -> str:
+        return "gemm" if self.x else "reorder"
+
+
+@dataclass(frozen=True)
+class AttentionStep(Step):
+    """`keys` valid keys; heads are the block columns of `q` and `out`. `spare`: 4 blocks for unwanted results."""
+
+    q: Matrix
+    kv: KeyValues
+    out: Matrix
+    heads: int
+    keys: int
+    scale: float
+    spare: Buffer
+
+    @property
+    def kind(self) -> str:
+        return "attention"
+
+
+@dataclass(frozen=True)
+class RowStep(Step):
+    """layer_norm, softmax, gelu or add over whole row blocks; `columns_valid` true columns."""
+
+    op: str  # layer_norm, softmax, gelu, add
+    x: Matrix
+    out: Matrix
+    valid_columns: int
+    y: Matrix | None = None
+    eps: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        return self.op
+
+
+def reads(step: Step) -> list[Buffer]:
+    """The activation buffers that a step reads."""
+    if isinstance(step, GemmStep):
+        matrices = [step.x.matrix] if step.x else []
+        matrices += [step.residual] if step.residual else []
+        found = [m.buffer for m in matrices]
+    elif isinstance(step, AttentionStep):
+        found = [step.q.buffer, step.kv.buffer]
+    else:
+        assert isinstance(step, RowStep)
+        found = [step.x.buffer] + ([step.y.buffer] if step.y else [])
+    return [b for b in found if b.arg == ACTIVATIONS]
+
+
+def writes(step: Step) -> list[Buffer]:
+    """The activation buffers that a step writes."""
+    if isinstance(step, GemmStep):
+        return list(dict.fromkeys(p.target.buffer for p in step.panels))
+    if isinstance(step, AttentionStep):
+        return [step.out.buffer, step.spare]
+    assert isinstance(step, RowStep)
+    return [step.out.buffer]
