@@ -76,7 +76,7 @@ def attention_work(step: AttentionStep, columns: int) -> Work:
 
 
 def _tasks(step: AttentionStep, columns: int) -> list[list[Task]]:
-    """Per column its tasks in order, the same number on each: repeated, unwanted ones fill the last columns."""
+    """Per column its tasks in order, equally many on each: repeated, unwanted ones fill the last columns."""
     groups = step.q.groups
     full = step.heads // columns
     tasks = [[(columns * m + c, g, True) for m in range(full) for g in range(groups)] for c in range(columns)]

@@ -100,7 +100,7 @@ class MatrixFill:
 
 @dataclass(frozen=True)
 class InputFill:
-    """How the host writes input `index` of the region: `form` and, for im2col, the frames of each plane's rows."""
+    """How the host writes input `index` of the region; for im2col, `frames` of each plane's rows."""
 
     index: int
     form: str  # "A", "K", "V", "im2col"

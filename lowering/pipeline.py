@@ -105,7 +105,6 @@ def _facts(steps: list[Step], works: list[Work], scheduled: Scheduled) -> list[O
         moved = dict.fromkeys("ABC", 0)
         for (_, path), stream in work.streams.items():
             moved[path] += sum(4 * pattern.words for _, pattern in stream)
-        kind = described.kind
         commands = (first[index], last[index])
         facts.append(
             OpFacts(

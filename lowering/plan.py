@@ -58,7 +58,7 @@ class Plan:
 
 
 def plan(region: ops.Region) -> Plan:
-    """The steps of a region. Raises `LoweringError` (`LimitError` names a limit) for what the array can't run."""
+    """The steps of a region. Raises `LoweringError` (or `LimitError`) for what the array can't run."""
     return _Planner(region).run()
 
 
@@ -223,8 +223,8 @@ class _Planner:
         outputs, channels, taps = self.shapes[op.weight]
         if taps != TAPS or op.stride not in (1, 2):
             raise LoweringError(
-                f"{self._who(op)}: kernel {taps}, stride {op.stride}; only kernel 3 with stride 1 or 2 is
-                lowered, " "leave it on the CPU"
+                f"{self._who(op)}: kernel {taps}, stride {op.stride}; only stride 1 or 2 with "
+                "kernel 3 is lowered, leave it on the CPU"
             )
         if op.x in self.planes:
             planes, conv_channels = self.planes[op.x], limits.BLOCK * self.planes[op.x].k_blocks
@@ -278,7 +278,7 @@ class _Planner:
         )
 
     def _im2col(self, op: ops.Conv1d) -> Planes:
-        """The host packs the rows that the products read: one plane, or three for the convolution after it."""
+        """The rows that the products read, packed by the host: one plane, or three if a convolution follows."""
         x, out = self.values[op.x], self.values[op.out]
         second = self._feeds_planes(op)
         if second is None:

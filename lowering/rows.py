@@ -80,7 +80,7 @@ def _header_and_vectors(work: Work, step: RowStep, column: int, columns: int) ->
 
 
 def _add_operands(work: Work, column: int, x: Matrix, y: Matrix, first: int, count: int) -> None:
-    """Blocks of x and y alternating. The sum commutes, so the one that lies lower in memory may come first."""
+    """Blocks of x and y alternating. The sum commutes, so the one lower in memory may come first."""
     if x.buffer.arg == y.buffer.arg and x.buffer.offset != y.buffer.offset:
         low, high = sorted((x.buffer, y.buffer), key=lambda b: b.offset)
         work.add(column, "B", low, block_pattern(first, ((count, 1), (2, high.offset - low.offset))))

@@ -155,7 +155,7 @@ def _tasks(works: Sequence[Work], names: Sequence[str], columns: int) -> list[li
 
 
 def _trips(start: int, end: int, per_trip: int) -> tuple[int, int]:
-    """First and last trip of the words [start, end) of a stream; what comes before the first trip counts to it."""
+    """First and last trip of the words [start, end) of a stream; a prologue counts to the first trip."""
     if not per_trip:
         return 0, 0
     return max(start, 0) // per_trip, max(end - 1, 0) // per_trip
@@ -174,7 +174,7 @@ class _Memory:
         return list(self.writers.get(buffer, {}).items())
 
     def before_write(self, buffer: Buffer) -> list[tuple[int, int]]:
-        """Every task of an earlier step that touched overlapping memory, other halves of the same buffer aside."""
+        """Tasks of earlier steps that touched overlapping memory, the other half of the same buffer aside."""
         if buffer in self.before_writes:
             return self.before_writes[buffer]
         needs: dict[int, int] = {}

@@ -20,7 +20,7 @@ WIDEST_ROW = 512  # words: a run longer than a wrap is written as rows of this m
 
 @dataclass(frozen=True)
 class Pattern:
-    """Words `base + sum(i_n * step_n) + 0..run-1` for all loop indices, outermost loop first. Unit: 32-bit words."""
+    """Words `base + sum(i_n * step_n) + 0..run-1` for all loop indices, outermost loop first. In words."""
 
     base: int
     loops: tuple[tuple[int, int], ...]
@@ -89,7 +89,7 @@ def _wraps(loop: tuple[int, int]) -> bool:
 def _split_run(
     run: int, loops: list[tuple[int, int]]
 ) -> tuple[int, list[tuple[int, int]], list[tuple[int, int]]]:
-    """A run longer than a wrap -> (row, [rows loop], outer loops): rows of 512 words, as many as a wrap holds."""
+    """A run longer than a wrap -> (row, [rows loop], outer loops): as many rows of 512 words as fit."""
     if run % WIDEST_ROW:
         raise LimitError(f"{limits.SHIM_WRAP.name}: a run of {run} words is no multiple of {WIDEST_ROW}")
     count = run // WIDEST_ROW
