@@ -46,10 +46,11 @@ def memory(address: int, dtype: type = np.uint8, count: int | None = None) -> np
 
 
 def play(array: Callable[[np.ndarray, list[np.ndarray]], int | None]) -> None:
-    """Let `array(words, [arg 0 bytes, arg 1 bytes])` execute every run; it returns an end state or None (COMPLETED).
+    """Let `array(words, [arg 0 bytes, arg 1 bytes])` execute every run; it returns an end state or None
+    (COMPLETED).
 
-    A packet of one run holds: header, mask of compute units, opcode (u64), instruction address (u64), number of
-    instruction words (u32), then one address (u64) per buffer argument.
+    A packet of one run holds: header, mask of compute units, opcode (u64), instruction address (u64), number
+    of instruction words (u32), then one address (u64) per buffer argument.
     """
 
     def execute(_context: int, packet: ctypes.Array, words: int) -> int:
@@ -69,6 +70,10 @@ def play(array: Callable[[np.ndarray, list[np.ndarray]], int | None]) -> None:
 
 
 def main() -> None:
+    from torch_xdna.devices.npu import overlay
+
+    if "NPU_STANDIN_FINGERPRINT" in os.environ:  # the version that the tests' overlay claims to be
+        overlay.fingerprint = lambda columns: os.environ["NPU_STANDIN_FINGERPRINT"]
     module, function = sys.argv[1].split(":")
     result = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
     sys.stdout.write("RESULT " + json.dumps(result) + "\n")

@@ -1,4 +1,5 @@
-"""Fetches and unpacks XRT, its amdxdna plug-in, pyxrt and an interpreter with numpy from Debian trixie-backports."""
+"""Fetches and unpacks XRT, its amdxdna plug-in, pyxrt and an interpreter with numpy from Debian
+trixie-backports."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 PACKAGES = """
     libc6 libgcc-s1 libstdc++6 libuuid1 libexpat1 zlib1g libffi8 libssl3t64 libzstd1 libcurl4t64 libelf1t64
     libprotobuf32t64 libboost-filesystem1.83.0 libboost-program-options1.83.0
-    libpython3.13-minimal libpython3.13-stdlib python3.13-minimal python3-numpy libblas3 liblapack3 libgfortran5
-    libxrt2/trixie-backports libxrt-npu2/trixie-backports python3-xrt/trixie-backports
+    libpython3.13-minimal libpython3.13-stdlib python3.13-minimal python3-numpy libblas3 liblapack3
+    libgfortran5 libxrt2/trixie-backports libxrt-npu2/trixie-backports python3-xrt/trixie-backports
     libxrt-utils/trixie-backports libxrt-utils-npu/trixie-backports linux-libc-dev/trixie-backports
-""".split()
+""".split()  # noqa: SIM905 - a list of words reads better
 
 
 class Unavailable(RuntimeError):
@@ -67,7 +68,9 @@ def _download(apt: Path) -> list[Path]:
     for folder in ("lists/partial", "cache/archives/partial", "preferences", "debs"):
         (apt / folder).mkdir(parents=True)
     (apt / "status").touch()
-    suites = "".join(f"deb [signed-by={KEYRING}] {_mirror()} {s} main\n" for s in ("trixie", "trixie-backports"))
+    suites = "".join(
+        f"deb [signed-by={KEYRING}] {_mirror()} {s} main\n" for s in ("trixie", "trixie-backports")
+    )
     (apt / "sources.list").write_text(suites)
     settings = {
         "Dir::State::lists": apt / "lists",
@@ -87,7 +90,12 @@ def _download(apt: Path) -> list[Path]:
     for command in (["update", "--error-on=any"], ["download", *PACKAGES]):
         try:
             done = subprocess.run(
-                ["apt-get", "-q", *command], cwd=apt / "debs", env=env, capture_output=True, text=True, timeout=120
+                ["apt-get", "-q", *command],
+                cwd=apt / "debs",
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=120,
             )
         except subprocess.TimeoutExpired:
             raise Unavailable(f"apt-get {command[0]} took more than two minutes") from None

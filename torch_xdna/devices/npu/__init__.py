@@ -1,0 +1,39 @@
+"""The NPU through XRT: one hardware context per process, programs that are only data, failures that end in a
+sentence.
+
+    npu = runtime(overlay=None, columns=4)       # opens the device; NpuUnavailable says what is missing
+    program = npu.load(lowered)                  # a lowering.Program: its instruction words
+    weights = program.upload(packed)             # once per set of weights
+    outputs = program.run([[mel]], weights)      # per clip a list of fp32 matrices
+
+No torch here except in `device` (the backend's door), so everything else runs under an interpreter with numpy
+only.
+
+The files, from the bottom: `binding` finds pyxrt, `errors` turns XRT's messages into sentences, `overlay`
+finds and checks the xclbin, `context` opens the chip, `memory` is buffers, `wait` is a timed wait that leaves
+other threads alone, `lifetime` keeps XRT's objects from dying at the wrong moment, `process` is what a
+process shares, `program` runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch_xdna.devices.npu.process import Npu
+
+__all__ = ["reset", "runtime"]
+
+
+def runtime(overlay: str | None = None, *, columns: int = 4, **options: Any) -> Npu:
+    """This process's NPU with that overlay, opened. Raises NpuError, one sentence with a remedy."""
+    from torch_xdna.devices.npu import process
+
+    return process.runtime(overlay, columns=columns, **options)
+
+
+def reset() -> None:
+    """Turn the NPU on again after failures turned it off for this process; the next run opens it anew."""
+    from torch_xdna.devices.npu import process
+
+    process.reset()

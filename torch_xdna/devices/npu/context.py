@@ -1,0 +1,103 @@
+"""One hardware context: the chip configured with the overlay, and the overlay's one kernel.
+
+Sequence that works on this NPU: device, xclbin, `register_xclbin` (`load_xclbin` fails), hw_context, kernel.
+Calls on default-constructed handles crash the process, so every handle here is made complete or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_xdna.devices.npu import binding, overlay
+from torch_xdna.devices.npu.errors import NpuBusy, NpuUnavailable, translate
+
+# kernel arguments: opcode, instruction buffer, number of words, weights, activations
+OPCODE = 3
+ARGUMENT_OPCODE, ARGUMENT_CODE, ARGUMENT_WORDS, ARGUMENT_WEIGHTS, ARGUMENT_ACTIVATIONS = range(5)
+
+
+@dataclass
+class Context:
+    """`generation` counts the contexts of this process: what belongs to an older one is not used again."""
+
+    generation: int
+    device: Any
+    hardware: Any
+    kernel: Any
+    code_group: int
+    weights_group: int
+    activations_group: int
+
+    def close(self) -> None:
+        """Release in the order that XRT wants; a run that still refers to the context keeps it open."""
+        self.kernel = None
+        self.hardware = None
+        self.device = None
+
+
+def open_context(path: Path, *, columns: int, generation: int, patience: float) -> Context:
+    """Open the first NPU with the overlay at `path`; wait up to `patience` seconds for a free hardware
+    context.
+
+    Raises NpuUnavailable or NpuBusy, with a remedy.
+    """
+    xrt = binding.load()
+    kernel_name = overlay.check(path, columns=columns)
+    if not xrt.enumerate_devices():
+        raise NpuUnavailable(
+            "XRT sees no NPU; `torch-xdna doctor` finds out whether hardware, driver or plug-in miss"
+        )
+    try:
+        device = xrt.device(0)
+        _refuse_other_chips(device.get_info(xrt.xrt_info_device.name))
+        uuid = device.register_xclbin(xrt.xclbin(str(path)))
+        hardware = _wait_for_context(xrt, device, uuid, patience)
+        kernel = xrt.kernel(hardware, kernel_name)
+        code, weights, activations = (
+            kernel.group_id(i) for i in (ARGUMENT_CODE, ARGUMENT_WEIGHTS, ARGUMENT_ACTIVATIONS)
+        )
+    except (RuntimeError, MemoryError) as error:
+        raise translate(error, f"opening the NPU with overlay {path}") from error
+    return Context(generation, device, hardware, kernel, code, weights, activations)
+
+
+def _refuse_other_chips(name: str) -> None:
+    """XRT names this chip `RyzenAI-npu1` or by its code name; npu2 and up are XDNA2 with another array."""
+    if re.search(r"npu[2-9]|Strix|Krackan|Gorgon", name, re.IGNORECASE):
+        raise NpuUnavailable(f"the NPU '{name}' is XDNA2; this package is for XDNA1 (Phoenix, Hawk Point)")
+
+
+def _wait_for_context(xrt: Any, device: Any, uuid: Any, patience: float) -> Any:
+    """Contexts are few and other programs come and go: try until `patience` seconds are over."""
+    start, nap = time.monotonic(), 0.05
+    while True:
+        try:
+            return xrt.hw_context(device, uuid)
+        except RuntimeError as error:
+            meaning = translate(error, "opening a hardware context")
+            waited = time.monotonic() - start
+            if not isinstance(meaning, NpuBusy):
+                raise meaning from error
+            if waited + nap > patience:
+                raise NpuBusy(
+                    f"no hardware context became free within {patience:g} s (the chip has six, on some "
+                    "drivers four); "
+                    f"{_holders()}"
+                ) from error
+        time.sleep(nap)
+        nap = min(nap * 1.5, 0.5)
+
+
+def _holders() -> str:
+    from torch_xdna.doctor.system import System, device_users
+
+    users = device_users(System())
+    if not users:
+        return (
+            "processes of other users or containers hold them: `sudo fuser -v /dev/accel/accel*` names them"
+        )
+    return "they could be held by " + ", ".join(f"{name} (pid {pid})" for pid, name in users)

@@ -1,0 +1,91 @@
+"""The overlay's file: where it is, and whether it is the one that this version of the package needs.
+
+An xclbin carries its version in its kernel's name, `xdna1_<columns>c_<fingerprint>`: the fingerprint covers
+the overlay's MLIR and the kernels' sources, so an xclbin of another version is refused before it is loaded,
+and no second file can get lost. `torch-xdna build-overlay` gives that name to aiecc.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import struct
+from pathlib import Path
+
+from torch_xdna.devices.npu.errors import NpuUnavailable
+
+BUILD = "build it with `torch-xdna build-overlay`"
+_MAGIC = b"xclbin2\0"
+_LENGTH_AT = 304  # byte offset of the u64 file length in the container's header
+_KERNEL = re.compile(rb"xdna1_([124])c_([0-9a-f]{12})")
+
+
+@functools.cache
+def fingerprint(columns: int) -> str:
+    """12 hex digits over everything that goes into the overlay: its MLIR and the kernels' sources."""
+    import kernels_xdna1
+    from lowering.overlay import overlay
+    from lowering.overlay.mlir import print_mlir
+
+    digest = hashlib.sha256(print_mlir(overlay(columns)).encode())
+    folder = Path(next(iter(kernels_xdna1.__path__))) / "kernels"
+    for source in sorted(folder.rglob("*")):
+        if source.suffix in (".cc", ".cpp", ".h", ".hpp"):
+            digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def kernel_name(columns: int) -> str:
+    """The name of the one kernel in the xclbin that this version needs."""
+    return f"xdna1_{columns}c_{fingerprint(columns)}"
+
+
+def cache_path(columns: int) -> Path:
+    """Where `torch-xdna build-overlay` puts its result for this version."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "torch-xdna" / f"{kernel_name(columns)}.xclbin"
+
+
+def locate(given: str | None, columns: int) -> Path:
+    """The path asked for (`overlay=PATH`, else $TORCH_XDNA_OVERLAY), else the built one."""
+    return Path(given or os.environ.get("TORCH_XDNA_OVERLAY") or cache_path(columns))
+
+
+def check(path: Path, *, columns: int) -> str:
+    """The name of the kernel in a usable xclbin. Raises NpuUnavailable: missing, damaged, another version."""
+    if not path.is_file():
+        what = "is a directory, not a file" if path.is_dir() else "does not exist"
+        raise NpuUnavailable(f"the overlay {path} {what}; {BUILD}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise NpuUnavailable(
+            f"the overlay {path} can't be read: {error.strerror}; make it readable"
+        ) from error
+    if content[: len(_MAGIC)] != _MAGIC:
+        raise NpuUnavailable(f"the overlay {path} is no xclbin (it does not start with xclbin2); {BUILD}")
+    length = struct.unpack_from("<Q", content, _LENGTH_AT)[0] if len(content) >= _LENGTH_AT + 8 else 0
+    if length != len(content):
+        raise NpuUnavailable(
+            f"the overlay {path} is damaged: {len(content):,} bytes where its header says {length:,}; {BUILD}"
+        )
+    found = _KERNEL.search(content)
+    if found is None:
+        raise NpuUnavailable(
+            f"the xclbin {path} was not built by this package (no kernel xdna1_...); {BUILD}"
+        )
+    name, theirs = found[0].decode(), int(found[1])
+    if theirs != columns:
+        raise NpuUnavailable(
+            f"the overlay {path} is for {theirs} columns, {columns} are asked for; `columns={theirs}`, or "
+            f"`torch-xdna build-overlay --columns {columns}`"
+        )
+    if name != kernel_name(columns):
+        raise NpuUnavailable(
+            f"the overlay {path} is of another version ({found[2].decode()}, this one needs "
+            f"{fingerprint(columns)}); "
+            f"{BUILD}"
+        )
+    return name
