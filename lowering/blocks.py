@@ -90,7 +90,7 @@ def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, or
 
 
 def im2col(matrix: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """(rows, channels) -> (frames, 3 channels): rows f - 1, f, f + 1 of each frame f side by side, 0 outside."""
+    """(rows, channels) -> (frames, 3 channels): rows f - 1, f, f + 1 of each frame f side by side."""
     rows, channels = matrix.shape
     around = np.zeros((rows + 2, channels), np.float32)
     around[1:-1] = matrix

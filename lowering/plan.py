@@ -278,7 +278,7 @@ class _Planner:
         )
 
     def _im2col(self, op: ops.Conv1d) -> Planes:
-        """The rows that the products read, packed by the host: one plane, or three if a convolution follows."""
+        """The rows that the products read, packed by the host: three planes if a convolution follows."""
         x, out = self.values[op.x], self.values[op.out]
         second = self._feeds_planes(op)
         if second is None:
@@ -325,8 +325,8 @@ class _Planner:
         q, k = self.values[op.q], self.values[op.k]
         if q.cols != ops.HEAD_SIZE * op.heads or k.cols != q.cols:
             raise LoweringError(
-                f"{self._who(op)}: {op.heads} heads of {q.cols / op.heads:g}; only heads of {ops.HEAD_SIZE}
-                are " "lowered, leave it on the CPU"
+                f"{self._who(op)}: {op.heads} heads of {q.cols / op.heads:g}; only heads of "
+                f"{ops.HEAD_SIZE} are lowered, leave it on the CPU"
             )
         out = self._value_matrix(op.out)
         header = self._header(op.name)

@@ -115,13 +115,13 @@ class Program:
     def summary(self) -> str:
         """Sizes, and one line per step."""
         transfers = sum(isinstance(c, Dma) for c in self.commands)
-        size = 4 * len(self.words)
+        waits, size = len(self.commands) - transfers, 4 * len(self.words)
         lines = [
             f"program {self.name}: {len(self.ops)} steps on {self.columns} columns, 1 dispatch",
-            f"  {size:,} bytes of instructions, {transfers:,} transfers, {len(self.commands) - transfers:,}
-            waits", f"  {self.weights_bytes:,} bytes of weights, {self.activations_bytes:,} bytes of
-            activations", "", f"{'step':>4}  {'kind':<10} {'bytes A':>11} {'bytes B':>11} {'bytes C':>11}
-            trips  shape, name",
+            f"  {size:,} bytes of instructions: {transfers:,} transfers, {waits:,} waits",
+            f"  {self.weights_bytes:,} bytes of weights, {self.activations_bytes:,} bytes of activations",
+            "",
+            f"{'step':>4}  {'kind':<10} {'bytes A':>11} {'bytes B':>11} {'bytes C':>11}  trips  shape, name",
         ]
         for index, op in enumerate(self.ops):
             lines.append(
