@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kernels_xdna1.description import HEADER_BYTES
+from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering import limits
 from lowering.errors import LimitError
 from lowering.overlay.program import ACCUMULATOR, CORE_PROGRAM, HEADER, Loop
@@ -32,23 +34,14 @@ from lowering.overlay.program import ACCUMULATOR, CORE_PROGRAM, HEADER, Loop
 ROWS = limits.CORE_ROWS
 COLUMN_CHOICES = (1, 2, 4)
 OBJECT_BYTES = limits.BLOCK_BYTES
-HEADER_WORDS = 64  # 32 from the header object, 32 of core-local state
+HEADER_WORDS = HEADER_BYTES // 4  # 32 from the header object, 32 of core-local state
 KERNEL_OBJECT_FILE = "overlay_kernels.o"
 
 # What the operands of the kernels are, in order: object (8 KB), acc, hdr, int (32-bit).
+_KINDS = {"sums": ACCUMULATOR, "header": HEADER, "int": "int"}
 KERNELS: dict[str, tuple[str, ...]] = {
-    "read_header": ("object", "hdr"),
-    "gemm_init": ("acc",),
-    "gemm_step": ("object", "object", "acc"),
-    "gemm_params": ("object", "acc", "hdr"),
-    "gemm_residual": ("object", "acc", "int", "int"),
-    "gemm_finish": ("acc", "object", "hdr", "int", "int"),
-    "attn_q": ("object", "object", "int", "int"),
-    "attn_init": ("object", "acc"),
-    "attn_k": ("object", "object", "object", "object", "acc", "hdr", "int"),
-    "attn_finish": ("acc", "object", "object"),
-    "row_stats": ("object", "acc", "hdr", "int", "int"),
-    "row_apply": ("object", "object", "object", "object", "acc", "hdr", "int", "int", "int"),
+    kernel.name: tuple(_KINDS.get(operand.order, "object") for operand in kernel.operands)
+    for kernel in DESCRIBED
 }
 
 

@@ -125,6 +125,7 @@ class Simulator:
         self.costs = costs or Costs(clock_ghz=DEFAULT_CLOCK_GHZ)
         self.kernels = _kernels(kernels)
         self.runs = 0
+        self.configurations = 0  # how often the overlay was loaded: once, unless a run was refused
         self._array: Array | None = None
 
     def run(
@@ -144,7 +145,7 @@ class Simulator:
         """
         commands = numbered(words)
         memory = [Argument(i, a, written[i] if written else None) for i, a in enumerate(arguments)]
-        array = self._array or Array(self.overlay, self.costs, self.kernels)
+        array = self._array or self._configure()
         self._array = None  # until the run has ended well
         self.runs += 1
         array.trace = Trace() if trace else None
@@ -168,6 +169,10 @@ class Simulator:
             core_busy=[c.busy - b for c, b in zip(array.cores, busy)],
             trace=array.trace,
         )
+
+    def _configure(self) -> Array:
+        self.configurations += 1
+        return Array(self.overlay, self.costs, self.kernels)
 
 
 def _kernels(chosen: Mapping[str, Kernel] | bool) -> Mapping[str, Kernel]:

@@ -1,0 +1,113 @@
+"""`device="array"`: regions run as instruction words on the simulated array, one dispatch per clip.
+
+The only module of the package that knows torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowering import lower, ops
+from lowering.errors import LimitError
+from lowering.limits import BLOCK, BLOCK_BYTES
+from lowering.overlay import overlay
+from lowering.program import Program
+from lowering.time.costs import Costs
+from torch_xdna.devices.array.simulator import DEFAULT_CLOCK_GHZ, RunStats, Simulator
+from torch_xdna.devices.base import Stats
+from torch_xdna.errors import DeviceError
+
+POISON = 0xFF  # what device memory holds before anything was written: NaN in bf16 and in fp32
+
+
+@dataclass
+class ArrayStats(Stats):
+    """Sums over the runs of an executable; `cycles` and `seconds` are modelled, at `clock_ghz`."""
+
+    cycles: float = 0.0
+    kernel_calls: int = 0
+    bytes_moved: int = 0
+    clock_ghz: float = DEFAULT_CLOCK_GHZ
+
+    @property
+    def modelled_seconds(self) -> float:
+        return self.cycles / self.clock_ghz * 1e-9
+
+
+class ArrayDevice:
+    """One simulated array, configured once with the overlay for `columns` columns.
+
+    Raises DeviceError if the kernels can't be compiled here or no overlay has that many columns.
+    """
+
+    name = "array"
+
+    def __init__(self, columns: int = 4, clock_ghz: float = DEFAULT_CLOCK_GHZ):
+        try:
+            self.simulator = Simulator(overlay(columns), costs=Costs(clock_ghz=clock_ghz))
+        except LimitError as error:
+            raise DeviceError(str(error)) from error
+        self.columns = columns
+        self.lock = threading.Lock()  # there is one array
+
+    def prepare(self, region: ops.Region) -> ArrayExecutable:
+        return ArrayExecutable(self, lower(region, columns=self.columns))
+
+
+class ArrayExecutable:
+    """A region's program on an `ArrayDevice`."""
+
+    def __init__(self, device: ArrayDevice, program: Program):
+        self.device, self.program = device, program
+        self.stats = ArrayStats(clock_ghz=device.simulator.costs.clock_ghz)
+        self.results = result_ranges(program)
+
+    def pack(self, params: Mapping[str, Tensor]) -> np.ndarray:
+        """Kernel argument 0."""
+        return self.program.pack_weights({name: _numpy(tensor) for name, tensor in params.items()})
+
+    def run(self, inputs: Sequence[Tensor], packed: np.ndarray) -> list[Tensor]:
+        """One dispatch per clip; fp32 (batch, rows, cols) per output."""
+        batch = [_numpy(tensor) for tensor in inputs]
+        clips = [self._clip([value[i] for value in batch], packed) for i in range(len(batch[0]))]
+        return [torch.from_numpy(np.stack(values)) for values in zip(*clips)]
+
+    def _clip(self, inputs: list[np.ndarray], weights: np.ndarray) -> list[np.ndarray]:
+        program, simulator = self.program, self.device.simulator
+        activations = np.full(program.activations_bytes, POISON, dtype=np.uint8)
+        program.pack_inputs(inputs, activations)
+        with self.device.lock:
+            before = max(simulator.configurations, 1)  # the first one is no change
+            run = simulator.run(
+                program.words, [weights, activations], [None, program.input_ranges], [[], self.results]
+            )
+            self._count(run, simulator.configurations - before)
+        return program.unpack_outputs(activations)
+
+    def _count(self, run: RunStats, overlay_changes: int) -> None:
+        self.stats.dispatches += 1
+        self.stats.overlay_changes += overlay_changes
+        self.stats.cycles += run.cycles
+        self.stats.kernel_calls += run.kernel_calls
+        self.stats.bytes_moved += run.bytes_moved
+
+
+def result_ranges(program: Program) -> list[tuple[int, int]]:
+    """Byte ranges of argument 1 that the host reads results from: blocks with at least one true row and column."""
+    ranges = []
+    for output in program.outputs:
+        matrix = output.matrix
+        for i in range(-(-output.rows // BLOCK)):
+            first = matrix.buffer.offset + i * matrix.col_blocks
+            ranges.append((first * BLOCK_BYTES, -(-output.cols // BLOCK) * BLOCK_BYTES))
+    return ranges
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
