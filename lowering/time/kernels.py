@@ -70,6 +70,12 @@ def source(name: str, variant: str = "") -> str:
     return "assumed" if _counted(name, variant) is None else "counted"
 
 
+def assumed() -> tuple[str, ...]:
+    """The kernels (and variants) whose cycles are assumed, for the label of a modelled time."""
+    names = [*ASSUMED, "attn_k"]
+    return tuple(name for name in names if source(*name.partition("/")[::2]) == "assumed")
+
+
 @cache
 def _counted(name: str, variant: str) -> float | None:
     try:

@@ -94,7 +94,7 @@ def gemm(
     """[rows, k] @ [k, n] for each n of `widths` (one panel after another), once per plane of rows."""
     k_blocks = ceil(k / BLOCK)
     groups = ceil(rows / (ROWS * BLOCK))
-    rounds = ceil(sum(ceil(n / BLOCK) for n in widths) / columns)
+    rounds = sum(_padded(n) for n in widths) // columns
     trips = rounds * groups * planes
     extra = columns if residual else 0  # A objects of which each core takes one
     step = costs.kernel_cycles("gemm_step")
@@ -156,8 +156,8 @@ def attention(name: str, queries: int, keys: int, heads: int, costs: Costs, colu
 
 def row_op(name: str, kind: str, rows: int, cols: int, costs: Costs, columns: int) -> OpTime:
     """layer_norm and softmax read a block twice, gelu once, add two; a column takes whole row blocks."""
-    width = ROWS * ceil(cols / BLOCK / ROWS)
-    trips = ceil(ROWS * ceil(rows / BLOCK / ROWS) / columns)
+    width = _padded(cols)
+    trips = _padded(rows) // columns
     statistics = ceil(cols / BLOCK) if kind in ("layer_norm", "softmax") else 0
     apply = 2 * width if kind == "add" else width
     core = apply * costs.kernel_cycles("row_apply", kind) + (statistics + apply) * costs.object_overhead
@@ -215,6 +215,11 @@ def _fused(region: ops.Region) -> list[list[ops.Op]]:
         else:
             groups.append([op])
     return groups
+
+
+def _padded(size: int) -> int:
+    """Blocks of a padded dimension: a multiple of 4, so that every column count divides it."""
+    return 4 * ceil(size / BLOCK / 4)
 
 
 def _shape(region: ops.Region, value: int) -> tuple[int, int]:

@@ -1,0 +1,167 @@
+"""Builds profiles: from a model's name or configuration, from regions, from a compiled model's report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lowering.errors import LoweringError
+from lowering.ops import Region
+from lowering.time import Costs
+from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
+from lowering.time.estimate import dispatch_seconds
+from lowering.time.kernels import assumed
+from lowering.time.overlay_ops import OpTime, time_region
+from torch_xdna.errors import XdnaError
+from torch_xdna.profile.model import OpProfile, Profile
+
+FRAMES_PER_SECOND = 50  # encoder frames
+CLOCK_GHZ = 1.03
+
+
+def profile_model(
+    model: str | EncoderConfig | Any,
+    *,
+    context: int = 1500,
+    clock_ghz: float = CLOCK_GHZ,
+    columns: int = 4,
+    device: str | None = None,
+    simulate: bool = True,
+) -> Profile:
+    """The profile of a Whisper encoder. `model`: a name (`base`), a directory with a config.json, a
+    configuration.
+
+    `device`: also run the encoder on this device of this machine (with random weights) and put its measured
+    time beside the modelled one. `simulate=False`: the closed form instead of the array simulator. Raises
+    XdnaError.
+    """
+    config = _config(model)
+    if context < 1:
+        raise XdnaError(f"context {context}: an encoder needs at least one frame")
+    region = encoder_region(config, context)
+    name = f"whisper {config.name}"
+    return profile_regions(
+        [region], name=name, audio_seconds=context / FRAMES_PER_SECOND, context=context, clock_ghz=clock_ghz,
+        columns=columns, device=device, simulate=simulate,
+    )  # fmt: skip
+
+
+def profile_report(
+    report: Any, *, clock_ghz: float = CLOCK_GHZ, columns: int = 4, simulate: bool = True, **options: Any
+) -> Profile:
+    """The profile of the regions in a compiled model's report (`report.regions`: `lowering.ops.Region` objects)."""
+    regions = [found if isinstance(found, Region) else found.region for found in report.regions]
+    return profile_regions(regions, clock_ghz=clock_ghz, columns=columns, simulate=simulate, **options)
+
+
+def profile_regions(
+    regions: Sequence[Region],
+    *,
+    name: str = "",
+    clock_ghz: float = CLOCK_GHZ,
+    columns: int = 4,
+    device: str | None = None,
+    simulate: bool = True,
+    audio_seconds: float | None = None,
+    context: int | None = None,
+) -> Profile:
+    """The profile of regions that run one after another, one dispatch each. Raises XdnaError if one can't be lowered."""
+    if not regions:
+        raise XdnaError("profile: nothing ran on the device, so there is nothing to profile; see the report")
+    costs = Costs(clock_ghz)
+    per_dispatch = dispatch_seconds("stream")
+    ops: list[OpProfile] = []
+    begin = 0.0
+    instruction_bytes = weight_bytes = 0
+    traces = []
+    for region in regions:
+        closed = time_region(region, costs, columns)
+        begin += per_dispatch
+        if simulate:
+            made, seconds, run = _from_simulator(region, closed, columns, costs, begin)
+            traces.append((begin, run))
+            instruction_bytes += run.program.words.nbytes
+            weight_bytes += run.program.weights_bytes
+        else:
+            made, seconds = _from_closed_form(closed, begin)
+        ops += made
+        begin += seconds
+    if device is not None:
+        from torch_xdna.profile.host import host_times, with_host_times
+
+        measured = [host_times(region, device) for region in regions]
+        ops = with_host_times(ops, measured)
+    closed_total = _closed_seconds(regions, costs, columns) + per_dispatch * len(regions)
+    better = _closed_seconds(regions, Costs(clock_ghz, better_gemm=True), columns) + per_dispatch * len(
+        regions
+    )
+    return Profile(
+        name or regions[0].name, tuple(ops), begin, clock_ghz, columns,
+        source="array simulator" if simulate else "closed form",
+        audio_seconds=audio_seconds, context=context,
+        dispatches=len(regions), dispatch_seconds=per_dispatch * len(regions), overlay_changes=0,
+        instruction_bytes=instruction_bytes or None, weight_bytes=weight_bytes or None,
+        closed_form_seconds=closed_total, better_gemm_seconds=better,
+        host_device=device, host_seconds=sum(m.seconds for m in measured) if device is not None else None,
+        assumed_kernels=assumed(), trace=traces or None,
+    )  # fmt: skip
+
+
+def _config(model: Any) -> EncoderConfig:
+    if isinstance(model, str) and Path(model).is_dir():
+        path = Path(model) / "config.json"
+        if not path.is_file():
+            raise XdnaError(f"{model} has no config.json; give a model's directory or a name such as base")
+        model = json.loads(path.read_text())
+    try:
+        return encoder_config(model)
+    except (KeyError, AttributeError) as error:
+        raise XdnaError(f"the configuration is not one of a Whisper model: it has no {error}") from error
+    except ValueError as error:
+        raise XdnaError(str(error)) from error
+
+
+def _from_simulator(
+    region: Region, closed: list[OpTime], columns: int, costs: Costs, begin: float
+) -> tuple[list[OpProfile], float, Any]:
+    from torch_xdna.profile.simulated import simulate
+
+    try:
+        run = simulate(region, columns, costs)
+    except LoweringError as error:
+        raise XdnaError(f"profile: {error}") from error
+    known = {op.name: op for op in closed}
+    ops = []
+    last = 0.0
+    for index, facts in enumerate(run.program.ops):
+        end = max(run.ends[index], last)
+        twin = known.get(facts.name)
+        reads, writes = facts.a_bytes + facts.b_bytes, facts.c_bytes
+        bounds = {name: costs.seconds(cycles) for name, cycles in run.bounds[index].items()}
+        bounds["ddr"] = max(costs.read_seconds(reads, 8192), costs.write_seconds(writes))
+        tasks = sum(step == index for step in run.program.steps) / 2  # a push and a wait each
+        bounds["control"] = costs.seconds(tasks * (costs.task_cycles + costs.sync))
+        ops.append(
+            OpProfile(
+                facts.name, facts.kind, facts.shape, begin + costs.seconds(last), costs.seconds(end - last),
+                twin.macs if twin else 0, facts.bytes_moved, bounds, run.busy[index],
+            )
+        )  # fmt: skip
+        last = end
+    return ops, run.stats.modelled_seconds, run
+
+
+def _from_closed_form(closed: list[OpTime], begin: float) -> tuple[list[OpProfile], float]:
+    ops = []
+    start = begin
+    for op in closed:
+        moved = op.bytes_read + op.bytes_written
+        ops.append(OpProfile(op.name, op.kind, op.shape, start, op.seconds, op.macs, moved, dict(op.bounds)))
+        start += op.seconds
+    return ops, start - begin
+
+
+def _closed_seconds(regions: Sequence[Region], costs: Costs, columns: int) -> float:
+    return sum(op.seconds for region in regions for op in time_region(region, costs, columns))

@@ -1,0 +1,105 @@
+"""Time per op from the array simulator: the program's own words, executed without data.
+
+An op lasts from the end of the op before until its last result is in memory; what a later op's headers and
+weights do in the meantime is already hidden. The trace says who was busy then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import lowering
+from lowering.ops import Region
+from lowering.overlay import overlay
+from lowering.time import Costs
+from torch_xdna.devices.array.simulator import RunStats, Simulator
+
+_COMMAND = re.compile(r"command (\d+)")
+Span = tuple[str, str, float, float]  # track, name, start, end in core cycles
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A program's run. `ends`: cycles at which each op's last result was written; `bounds`: per op, cycles
+    of the
+    busiest core and of the busiest shim channel; `busy`: mean share of the cores' time in kernels."""
+
+    program: Any
+    stats: RunStats
+    ends: list[float]
+    bounds: list[dict[str, float]]
+    busy: list[float]
+
+    @property
+    def spans(self) -> list[Span]:
+        assert self.stats.trace is not None
+        return self.stats.trace.spans
+
+
+def simulate(region: Region, columns: int, costs: Costs) -> Simulated:
+    """Lower `region` and run its words through the simulator for their time; nothing is computed."""
+    program = lowering.lower(region, columns=columns)
+    simulator = Simulator(overlay(columns), costs=costs, kernels=False)
+    weights = program.pack_weights(_Zeros(region))
+    activations = np.zeros(program.activations_bytes, np.uint8)
+    stats = simulator.run(program.words, [weights, activations], trace=True)
+    assert stats.trace is not None
+    ends = _ends(program, stats.trace.spans)
+    bounds, busy = _busy(stats.trace.spans, ends)
+    return Simulated(program, stats, ends, bounds, busy)
+
+
+class _Zeros(Mapping[str, np.ndarray]):
+    """Every parameter as zeros that take no memory: headers and flags are what the time depends on."""
+
+    def __init__(self, region: Region):
+        self.shapes = {param.name: param.shape for param in region.params}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.broadcast_to(np.float32(0), self.shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def _ends(program: Any, spans: list[Span]) -> list[float]:
+    ends = [0.0] * len(program.ops)
+    for track, name, _, end in spans:
+        found = _COMMAND.search(name) if "S2MM" in track else None
+        if found:
+            step = program.steps[int(found.group(1))]
+            ends[step] = max(ends[step], end)
+    return ends
+
+
+def _busy(spans: list[Span], ends: list[float]) -> tuple[list[dict[str, float]], list[float]]:
+    """Per op the cycles of its busiest core and channel, and the mean share of its time the cores were in kernels."""
+    order = sorted(range(len(ends)), key=ends.__getitem__)
+    edges = np.array([ends[i] for i in order])
+    cycles: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(ends)))
+    for track, _, start, end in spans:
+        place = int(np.searchsorted(edges, (start + end) / 2))
+        if place < len(order):
+            cycles[track][order[place]] += end - start
+    cores = np.array([v for track, v in cycles.items() if not _is_channel(track)])
+    channels = np.array([v for track, v in cycles.items() if _is_channel(track)])
+    starts = np.concatenate([[0.0], edges[:-1]])
+    lengths = np.zeros(len(ends))
+    lengths[order] = edges - starts
+    bounds = [
+        {"compute": float(cores[:, i].max()), "stream": float(channels[:, i].max())} for i in range(len(ends))
+    ]
+    return bounds, [float(cores[:, i].mean() / lengths[i]) if lengths[i] else 0.0 for i in range(len(ends))]
+
+
+def _is_channel(track: str) -> bool:
+    return "MM" in track

@@ -1,0 +1,114 @@
+"""The profile as a table for people: the totals first, then what takes the time, one line per kind of op."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from torch_xdna.profile.model import OpProfile, Profile, median_of
+
+
+def show(profile: Profile, console: Console, every_op: bool = False) -> None:
+    """Print totals and the table; `every_op`: one line per op instead of one for the same op of all layers."""
+    for line in headline(profile):
+        console.print(line, highlight=False)
+    console.print(_table(profile, every_op))
+    console.print(_layers(profile), highlight=False)
+    for line in notes(profile):
+        console.print(Text(line, style="dim"))
+
+
+def headline(profile: Profile) -> list[str]:
+    """Totals, in three lines."""
+    factor = f", {profile.real_time_factor:.0f} x real time" if profile.real_time_factor else ""
+    context = f", context {profile.context}" if profile.context else ""
+    lines = [
+        f"[bold]{profile.name}[/bold]{context}: [bold]{_ms(profile.seconds)} ms[/bold]{factor} "
+        f"(modelled at {profile.clock_ghz:g} GHz on {profile.columns} columns by the {profile.source}; not measured)",
+        f"{profile.efficiency():.1%} of the array's bf16 peak, {profile.bytes / 1e6:.0f} MB moved, "
+        f"{profile.dispatches} dispatch{'es' if profile.dispatches != 1 else ''} "
+        f"({_ms(profile.dispatch_seconds)} ms), {profile.overlay_changes} overlay changes"
+        + (
+            f", {profile.instruction_bytes / 1e3:.0f} KB of instructions" if profile.instruction_bytes else ""
+        ),
+    ]
+    if profile.better_gemm_seconds:
+        lines.append(
+            f"with the best published GEMM rate instead of the stock kernel's: {_ms(profile.better_gemm_seconds)} ms"
+        )
+    if profile.host_seconds is not None:
+        lines.append(f"measured on this machine's {profile.host_device}: {_ms(profile.host_seconds)} ms")
+    return lines
+
+
+def notes(profile: Profile) -> list[str]:
+    """What a reader needs to judge the numbers."""
+    lines = [
+        "bound: the resource that alone would take longest; of peak: useful products over 128 MAC/cycle/core"
+    ]
+    if profile.assumed_kernels:
+        lines.append("cycles assumed, not counted, for: " + ", ".join(profile.assumed_kernels))
+    return lines
+
+
+def _table(profile: Profile, every_op: bool) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("op")
+    table.add_column("shape")
+    for name in ("calls", "ms each", "ms", "share", "of peak", "MB", "cores busy"):
+        table.add_column(name, justify="right")
+    table.add_column("bound")
+    host = profile.host_seconds is not None
+    if host:
+        table.add_column("host ms (measured)", justify="right")
+    groups = {op.name: [op] for op in profile.ops} if every_op else _by_role(profile)
+    for name, ops in groups.items():
+        seconds = sum(op.seconds for op in ops)
+        busy = median_of([op.busy for op in ops])
+        measured = [op.host_seconds for op in ops if op.host_seconds is not None]
+        cells = [
+            name, ops[0].shape, str(len(ops)), _ms(seconds / len(ops)), _ms(seconds), f"{seconds / profile.seconds:.1%}",
+            _percent(profile.efficiency(sum(op.macs for op in ops), seconds)) if ops[0].macs else "",
+            f"{sum(op.bytes for op in ops) / 1e6:.1f}", "" if busy is None else f"{busy:.0%}", _bound(ops),
+        ]  # fmt: skip
+        table.add_row(*cells, *([_ms(sum(measured)) if measured else ""] if host else []))
+    rest = profile.seconds - sum(op.seconds for op in profile.ops)
+    table.add_row("dispatch and last tokens", "", "", "", _ms(rest), f"{rest / profile.seconds:.1%}")
+    return table
+
+
+def _by_role(profile: Profile) -> dict[str, list[OpProfile]]:
+    groups: dict[str, list[OpProfile]] = {}
+    for op in profile.ops:
+        groups.setdefault(op.role, []).append(op)
+    return groups
+
+
+def _layers(profile: Profile) -> str:
+    layers = {name: ops for name, ops in profile.by("layer").items() if name != "other"}
+    if not layers:
+        return ""
+    seconds = [sum(op.seconds for op in ops) for ops in layers.values()]
+    bounds: dict[str, float] = {}
+    for op in profile.ops:
+        bounds[op.bound] = bounds.get(op.bound, 0.0) + op.seconds
+    parts = ", ".join(f"{name} {value / profile.seconds:.0%}" for name, value in bounds.items() if name)
+    return f"{len(layers)} layers, {_ms(min(seconds))} to {_ms(max(seconds))} ms each; time by what bounds the op: {parts}"
+
+
+def _bound(ops: list[OpProfile]) -> str:
+    """The bound and how much the next resource has left."""
+    first = ops[0]
+    ranked = sorted(first.bounds.items(), key=lambda item: -item[1])
+    if len(ranked) < 2 or not ranked[0][1]:
+        return first.bound
+    return f"{ranked[0][0]} (then {ranked[1][0]} {ranked[1][1] / ranked[0][1]:.0%})"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g}" if seconds < 0.1 else f"{seconds * 1e3:.1f}"
