@@ -44,22 +44,14 @@ inline v16 power(const sum16 &w) {
     return aie::filter_even(word.cast_to<int16_t>()).cast_to<bfloat16>();
 }
 
-// ---- 2^t = 2^n * 2^f, n the nearest integer, |f| <= 1/2 ----
-
-// n + (2^f - 1) for `power`; one bf16 rounding each of f and of the polynomial's steps: 1.4e-3 of 2^t at most, below the
-// 3.9e-3 that rounding the result to bf16 can take. `fraction` is NaN where t is infinite or NaN.
-inline sum16 logarithmic(const sum16 &t, const sum16 &n, v16 &fraction) {
-    fraction = aie::sub(t, n).to_vector<bfloat16>();
-    const v16 inner = aie::mac(sum16(lanes(exp2_s1)), fraction, small(exp2_s2)).to_vector<bfloat16>();
-    const v16 slope = aie::mac(sum16(lanes(exp2_s0)), fraction, inner).to_vector<bfloat16>();
-    return aie::mac(n, fraction, slope);
-}
-
-// 2^f in fp32, for sums and quotients that are rounded once: 3e-4 of it at most.
-inline sum16 exp2_fraction(const sum16 &f) {
+// 2^(f + 1/2) for |f| <= 1/2, between 1 and 2, without the constant term exp2_s0: 5e-5 at most. `hi` is f in bf16, and NaN
+// where f is infinite or NaN. The half turns the nearest integer into the floor that `power` works with.
+inline sum16 exp2_varying(const sum16 &start, const sum16 &f, v16 &hi) {
     const split x = parts(f);
-    const v16 inner = aie::mac(sum16(lanes(exp2_s1)), x.hi, small(exp2_s2)).to_vector<bfloat16>();
-    return plus_product(sum16(lanes(1.0f)), x, parts(aie::mac(sum16(lanes(exp2_s0)), x.hi, inner)));
+    hi = x.hi;
+    const v16 s3 = aie::mac(sum16(lanes(exp2_s3)), hi, small(exp2_s4)).to_vector<bfloat16>();
+    const v16 s2 = aie::mac(sum16(lanes(exp2_s2)), hi, s3).to_vector<bfloat16>();
+    return plus_product(start, x, parts(aie::mac(sum16(lanes(exp2_s1)), hi, s2)));
 }
 
 // ---- Newton's iterations from an integer guess; y is rounded to bf16 each time, its correction is exact enough ----

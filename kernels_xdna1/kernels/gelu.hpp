@@ -4,7 +4,7 @@
 //   |x| < 2.25      q = base + u s(u), u = |x| - 1.625
 //   |x| < 4.25      q = base + u s(u), u = |x| - 3.25; beyond, |x| counts as 4.25, where the piece is zero
 //
-// The last product is made of two bf16 parts on each side, all steps before it of one: the error of the fp32 result stays
+// The last two products are made of two bf16 parts on each side, the steps before of one: the error of the fp32 result stays
 // within half a bf16 ulp of max(|y|, 1/64).
 #pragma once
 
@@ -33,8 +33,9 @@ SHARED sum16 gelu(const sum16 &x) {
     const sum16 centred = aie::sub(distance, sum16(aie::select(lanes(gelu_centre2), lanes(gelu_centre1), second)));
     const split v = parts(sum16(aie::select(centred.to_vector<float>(), square.to_vector<float>(), first)));
 
-    v16 s = sum16(piece(gelu0_s3, gelu1_s3, gelu2_s3)).to_vector<bfloat16>();
-    s = aie::mac(sum16(piece(gelu0_s2, gelu1_s2, gelu2_s2)), v.hi, s).to_vector<bfloat16>();
-    s = aie::mac(sum16(piece(gelu0_s1, gelu1_s1, gelu2_s1)), v.hi, s).to_vector<bfloat16>();
-    return plus_product(offset, v, parts(aie::mac(sum16(piece(gelu0_s0, gelu1_s0, gelu2_s0)), v.hi, s)));
+    const v16 s3 = sum16(piece(gelu0_s3, gelu1_s3, gelu2_s3)).to_vector<bfloat16>();
+    const v16 s2 = aie::mac(sum16(piece(gelu0_s2, gelu1_s2, gelu2_s2)), v.hi, s3).to_vector<bfloat16>();
+    const split s1 = parts(aie::mac(sum16(piece(gelu0_s1, gelu1_s1, gelu2_s1)), v.hi, s2));
+    const split s0 = parts(plus_product(sum16(piece(gelu0_s0, gelu1_s0, gelu2_s0)), v, s1));
+    return plus_product(offset, v, s0);
 }

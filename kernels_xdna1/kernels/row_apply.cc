@@ -24,7 +24,7 @@ SHARED void exponentials(const bfloat16 *x, bfloat16 *y, const row_state &state,
         const split inverse = parts(load_sums(state.second(h)));
         for (int t = 0; t < a_columns; ++t) {
             const exponent e(aie::load_v<16>(x + half_at(h, t)), valid - 8 * t);
-            const v16 share = product(parts(exp2_fraction(e.f)), inverse).to_vector<bfloat16>();
+            const v16 share = product(e.fraction(), inverse).to_vector<bfloat16>();
             aie::store_v(y + half_at(h, t), aie::mul(share, power(aie::sub(e.n, maximum))).to_vector<bfloat16>());
         }
     }

@@ -56,7 +56,7 @@ SHARED void exponentials(const bfloat16 *x, const row_state &state, bool first, 
         sum16 sum = product(parts(load_sums(state.second(h))), power(aie::sub(before, maximum)));
         for (int t = 0; t < a_columns; ++t) {
             const exponent e(aie::load_v<16>(x + half_at(h, t)), valid - 8 * t);
-            const split p = parts(exp2_fraction(e.f));
+            const split p = e.fraction();
             const v16 scale = power(aie::sub(e.n, maximum));
             sum = aie::mac(aie::mac(sum, p.lo, scale), p.hi, scale);
         }

@@ -17,7 +17,7 @@ struct row_state {
     float *third(int h) const { return acc + 16 * (2 * halves + h); }  // layer_norm: sum of d^2
 };
 
-// ---- softmax: 2^t, t = x log2(e), with t = n + f ----
+// ---- softmax: 2^(t + 1/2), t = x log2(e) = n + f with n the nearest integer; the factor sqrt(2) cancels ----
 
 struct exponent {
     sum16 n, f;
@@ -30,6 +30,10 @@ struct exponent {
         const sum16 t(aie::select(scaled.to_vector<float>(), lanes(never), none));
         n = nearest_integer(t);
         f = aie::sub(t, n);
+    }
+    split fraction() const {
+        v16 hi;
+        return parts(exp2_varying(sum16(lanes(exp2_s0)), f, hi));
     }
     static constexpr float never = -1e38f;
 };
