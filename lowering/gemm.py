@@ -63,7 +63,8 @@ def _left_side(work: Work, step: GemmStep, column: int, columns: int, rounds: in
         x_loops = ((step.x.planes, step.x.plane_step), (step.x.k_blocks, 1), (rows, width))
         x_step, x_first = CORE_ROWS * width, first_row * width
     if step.residual is None:
-        assert step.x is not None
+        if step.x is None:
+            return
         loops = ((rounds, 0), (step.groups, x_step), *x_loops)
         work.add(column, "A", step.x.matrix.buffer, block_pattern(x_first, loops))
         return
@@ -87,4 +88,4 @@ def _results(panels: Panels, groups: int, column: int, columns: int) -> Pattern:
         start = column * head + (panels.order - 1)
         return block_pattern(start, ((rounds, columns * head), (rows, 2)))
     assert isinstance(target, Matrix)
-    return block_pattern(column, ((rounds, columns), (rows, target.col_blocks)))
+    return block_pattern(panels.first + column, ((rounds, columns), (rows, target.col_blocks)))

@@ -104,7 +104,7 @@ def _facts(steps: list[Step], works: list[Work], scheduled: Scheduled) -> list[O
     for index, (described, work) in enumerate(zip(steps, works)):
         moved = dict.fromkeys("ABC", 0)
         for (_, path), stream in work.streams.items():
-            moved[path] += sum(4 * pattern.words for _, pattern in stream)
+            moved[path] += sum(4 * access.pattern.words for access in stream)
         commands = (first[index], last[index])
         facts.append(
             OpFacts(

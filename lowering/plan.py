@@ -175,7 +175,7 @@ class _Planner:
         x, out = self.values[op.x], self.values[op.out]
         shape = f"{x.rows} x {x.cols} -> {out.cols}"
         step = self.joined.get(op.x) if op.residual is None else None
-        if step is None:
+        if step is None or step is not self.plan.steps[-1]:  # joining early would keep results alive for long
             planes = Planes(self.matrices[op.x], blocks_of(x.cols))
             residual = None if op.residual is None else self.matrices[op.residual]
             header = self._header(op.name)
@@ -329,6 +329,10 @@ class _Planner:
                 f"{ops.HEAD_SIZE} are lowered, leave it on the CPU"
             )
         out = self._value_matrix(op.out)
+        if out.col_blocks != op.heads and any(
+            self._reads_padding(reader, op.out) for reader in self.readers[op.out]
+        ):
+            self._zero_last_columns(out, op.name)
         header = self._header(op.name)
         shape = f"{op.heads} heads, {q.rows} x {k.rows}"
         pair = self._pair((op.k, op.v))
@@ -338,6 +342,21 @@ class _Planner:
                 op.name, shape, header, self.matrices[op.q], pair, out, op.heads, k.rows, op.scale, spare
             )
         )
+
+    def _reads_padding(self, reader: ops.Op, value: int) -> bool:
+        """Whether an op reads whole rows of block columns; products and queries read only the true ones."""
+        if isinstance(reader, ops.Attention):
+            return value in (reader.k, reader.v)
+        return not isinstance(reader, ops.Linear) or reader.residual == value
+
+    def _zero_last_columns(self, matrix: Matrix, name: str) -> None:
+        """Write zeros to the last four block columns; attention then writes the true ones among them."""
+        header = self._header(f"{name} padding")
+        weights = self._weights(limits.CORE_ROWS, ParameterFill(A_ORDER), f"{name} padding")
+        first = matrix.col_blocks - limits.CORE_ROWS
+        panels = [Panels(matrix, A_ORDER, limits.CORE_ROWS, weights, first)]
+        shape = f"{limits.BLOCK * matrix.row_blocks} x {limits.BLOCK * limits.CORE_ROWS}"
+        self.plan.steps.append(GemmStep(f"{name} padding", shape, header, None, matrix.groups, panels))
 
 
 def _join_names(first: str, second: str) -> str:

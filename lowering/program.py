@@ -27,7 +27,7 @@ class OpFacts:
     """
 
     name: str
-    kind: str  # gemm, reorder, attention, layer_norm, softmax, gelu, add
+    kind: str  # gemm, reorder, zeros, attention, layer_norm, softmax, gelu, add
     shape: str
     commands: tuple[int, int]
     a_bytes: int

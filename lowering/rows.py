@@ -83,7 +83,9 @@ def _add_operands(work: Work, column: int, x: Matrix, y: Matrix, first: int, cou
     """Blocks of x and y alternating. The sum commutes, so the one lower in memory may come first."""
     if x.buffer.arg == y.buffer.arg and x.buffer.offset != y.buffer.offset:
         low, high = sorted((x.buffer, y.buffer), key=lambda b: b.offset)
-        work.add(column, "B", low, block_pattern(first, ((count, 1), (2, high.offset - low.offset))))
+        work.add(
+            column, "B", low, block_pattern(first, ((count, 1), (2, high.offset - low.offset))), also=high
+        )
         return
     for index in range(first, first + count):
         work.add(column, "B", x.buffer, block_pattern(index, ()))

@@ -123,32 +123,28 @@ def _tasks(works: Sequence[Work], names: Sequence[str], columns: int) -> list[li
                 queue = queues[channel]
                 position = -work.prologue * BLOCK_WORDS if path == "A" else 0
                 per_trip = work.per_trip(path)
-                for buffer, pattern in work.streams[column, path]:
-                    needs = memory.before_write(buffer) if path == "C" else memory.before_read(buffer)
-                    base = buffer.offset * BLOCK_WORDS
-                    for piece in fit(pattern):
+                for access in work.streams[column, path]:
+                    buffers = [access.buffer] + ([access.also] if access.also else [])
+                    before = memory.before_write if path == "C" else memory.before_read
+                    needs = [need for buffer in buffers for need in before(buffer)]
+                    base = access.buffer.offset * BLOCK_WORDS
+                    label = f"{names[index]} {path} {' + '.join(buffer.name for buffer in buffers)}"
+                    for piece in fit(access.pattern):
                         end = position + piece.words
                         first, last = _trips(position, end, per_trip)
-                        label = f"{names[index]} {path} {buffer.name}"
-                        piece = Piece(base + piece.offset, piece.sizes, piece.strides)
                         # Outputs are asked for after their trip's inputs, and complete after them.
-                        shift = 0.5 if path == "C" else 0.0
-                        queue.append(
-                            _Task(
-                                index,
-                                begin + first + shift,
-                                begin + last + shift,
-                                needs,
-                                buffer.arg,
-                                piece,
-                                label,
-                            )
+                        shift = begin + (0.5 if path == "C" else 0.0)
+                        piece = Piece(base + piece.offset, piece.sizes, piece.strides)
+                        task = _Task(
+                            index, first + shift, last + shift, needs, access.buffer.arg, piece, label
                         )
+                        queue.append(task)
                         position = end
-                    if buffer.arg == ACTIVATIONS:
-                        touched.setdefault(buffer, {})[channel] = len(queue)
-                        if path == "C":
-                            written.setdefault(buffer, {})[channel] = len(queue)
+                    for buffer in buffers:
+                        if buffer.arg == ACTIVATIONS:
+                            touched.setdefault(buffer, {})[channel] = len(queue)
+                            if path == "C":
+                                written.setdefault(buffer, {})[channel] = len(queue)
         memory.after_step(touched, written)
         begin += work.trips
     return queues
@@ -174,13 +170,13 @@ class _Memory:
         return list(self.writers.get(buffer, {}).items())
 
     def before_write(self, buffer: Buffer) -> list[tuple[int, int]]:
-        """Tasks of earlier steps that touched overlapping memory, the other half of the same buffer aside."""
+        """The tasks of earlier steps that touched overlapping memory."""
         if buffer in self.before_writes:
             return self.before_writes[buffer]
         needs: dict[int, int] = {}
         end = buffer.offset + buffer.blocks
         for other, tasks in self.history:
-            if other is not buffer and other.offset < end and buffer.offset < other.offset + other.blocks:
+            if other.offset < end and buffer.offset < other.offset + other.blocks:
                 for channel, count in tasks.items():
                     needs[channel] = max(count, needs.get(channel, 0))
         self.before_writes[buffer] = list(needs.items())

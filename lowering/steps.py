@@ -62,13 +62,14 @@ class Panels:
     """Consecutive output block columns of a product: their weights and where the results go.
 
     `order` 0: `target` is a `Matrix`; 1, 2: the K or V blocks of a `KeyValues`.
-    `weights` holds `count` panels of `k_blocks + 1` blocks each.
+    `weights` holds `count` panels of `k_blocks + 1` blocks each; `count` is a multiple of 4.
     """
 
     target: Matrix | KeyValues
     order: int
     count: int
     weights: Buffer
+    first: int = 0  # block column of the target that panel 0 makes (order 0 only)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """gemm, reorder, attention, layer_norm, softmax, gelu or add."""
+        """gemm, reorder, zeros, attention, layer_norm, softmax, gelu or add."""
         raise NotImplementedError
 
 
@@ -91,6 +92,7 @@ class GemmStep(Step):
     one).
 
     `x` None: no k blocks; the residual alone passes through the accumulator (a change of order, exact).
+    Without a residual either, zeros are written.
     `valid`: rows outside are written as zeros.
     """
 
@@ -106,7 +108,7 @@ class GemmStep(Step):
 
     @property
     def kind(self) -> str:
-        return "gemm" if self.x else "reorder"
+        return "gemm" if self.x else "reorder" if self.residual else "zeros"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,15 @@ from lowering.streams import Pattern
 PATHS = ("A", "B", "C")
 
 
+@dataclass(frozen=True)
+class Access:
+    """A pattern relative to `buffer`; `also` is a second buffer that it reaches."""
+
+    buffer: Buffer
+    pattern: Pattern
+    also: Buffer | None = None
+
+
 @dataclass
 class Work:
     """`a_blocks`, `b_blocks`, `c_blocks`: blocks that a shim moves on each path per trip; `prologue` blocks
@@ -28,15 +37,15 @@ class Work:
     b_blocks: int
     c_blocks: int
     prologue: int = 0
-    streams: dict[tuple[int, str], list[tuple[Buffer, Pattern]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    streams: dict[tuple[int, str], list[Access]] = field(default_factory=lambda: defaultdict(list))
     calls: dict[str, int] = field(default_factory=dict)
 
-    def add(self, column: int, path: str, buffer: Buffer, pattern: Pattern) -> None:
-        """Append a pattern, relative to its buffer, to the stream of a path."""
+    def add(
+        self, column: int, path: str, buffer: Buffer, pattern: Pattern, also: Buffer | None = None
+    ) -> None:
+        """Append a pattern to the stream of a path."""
         if pattern.words:
-            self.streams[column, path].append((buffer, pattern))
+            self.streams[column, path].append(Access(buffer, pattern, also))
 
     def per_trip(self, path: str) -> int:
         """Words per trip that a shim moves on a path."""

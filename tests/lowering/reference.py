@@ -54,6 +54,7 @@ class Machine:
         self.tasks = {(c, p): deque() for c in range(columns) for p in "ABC"}  # [dma, pieces, next]
         self.cores = [[Core(self, c, r) for c in range(columns)] for r in range(4)]
         self.taken = {}  # (path, group): the objects so far, counted by reader
+        self.results = {c: deque() for c in range(columns)}  # joined, not yet written
         self.joined = {c: [deque() for _ in range(4)] for c in range(columns)}
 
     def mark_written(self, ranges):
@@ -80,6 +81,8 @@ class Machine:
                 raise Hazard(f"overwrites what is still read: {dma}")
             self.written[1][pieces] = False
         queue.append([dma, pieces, 0])
+        if path == "C":
+            self.drain(dma.column)
 
     def wait(self, wait):
         queue = self.tasks[wait.column, CHANNELS[wait.direction, wait.channel]]
@@ -95,6 +98,7 @@ class Machine:
     def finish(self):
         assert not any(self.tasks.values()), "a token nobody waited for"
         assert not any(core.held["A"] or core.held["B"] for row in self.cores for core in row)
+        assert not any(self.results.values()), "results that no transfer took"
         for column in range(self.columns):
             assert self.next_object(column, "B") is None
 
@@ -148,14 +152,17 @@ class Machine:
         joined[core.row].append(data)
         if all(joined):
             pieces = np.concatenate([row.popleft() for row in joined]).reshape(-1, PIECE)
-            for piece in pieces:
-                task = next((t for t in self.tasks[core.column, "C"] if t[2] < len(t[1])), None)
-                if task is None:
-                    raise Hazard(f"no task for the results of column {core.column}")
+            self.results[core.column].extend(pieces)
+            self.drain(core.column)
+
+    def drain(self, column):
+        """Write results as far as transfers are pushed for them."""
+        for task in self.tasks[column, "C"]:
+            while task[2] < len(task[1]) and self.results[column]:
                 target = task[1][task[2]]
                 if self.reading[target]:
                     raise Hazard(f"overwrites what is still read: {task[0]}")
-                self.memory[1][target] = piece
+                self.memory[1][target] = self.results[column].popleft()
                 task[2] += 1
 
 
