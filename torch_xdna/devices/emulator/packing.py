@@ -1,0 +1,80 @@
+"""Parameters in the form that the chunks read: products' weights rounded to bf16 values with their bias as a column.
+
+The bias is an extra column of the weight (fp32, not rounded) and every input gets a column of ones: the product
+then adds it by itself, without another pass over the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lowering import ops as ir
+from torch_xdna.devices.emulator.plan import Plan, Product
+
+LANES = 16  # fp32 numbers in a cache line: rows start on one
+
+
+@dataclass(frozen=True)
+class Packed:
+    """By the op's (a product's first op's) output value. `matrices`: fp32 (n, k + 1), the last column the bias.
+
+    `norms`: gamma and beta, fp32. `positions`: bf16 (rows, cols) parameters that are added to a value.
+    """
+
+    matrices: dict[int, Tensor]
+    norms: dict[int, tuple[Tensor, Tensor]]
+    positions: dict[int, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        tensors = [
+            *self.matrices.values(),
+            *self.positions.values(),
+            *(t for n in self.norms.values() for t in n),
+        ]
+        return sum(t.untyped_storage().nbytes() for t in tensors)
+
+
+def pack(plan: Plan, params: Mapping[str, Tensor]) -> Packed:
+    """Copies of the parameters; nothing in the result shares memory with them."""
+    packed = Packed({}, {}, {})
+    with torch.inference_mode(False), torch.no_grad():
+        for step in (step for stages in plan.levels for stage in stages for step in stage.steps):
+            if isinstance(step, Product):
+                weights = [params[p.weight].t() if p.transposed else params[p.weight] for p in step.parts]
+                packed.matrices[step.key] = _matrix(weights, [_optional(params, p.bias) for p in step.parts])
+            elif isinstance(step, ir.Conv1d):
+                taps = params[step.weight].permute(0, 2, 1).flatten(1)  # (out, 3 in): tap by tap
+                packed.matrices[step.out] = _matrix([taps], [_optional(params, step.bias)])
+                if isinstance(step.residual, str):
+                    packed.positions[step.out] = _copy(params[step.residual], torch.bfloat16)
+            elif isinstance(step, ir.Add) and isinstance(step.y, str):
+                packed.positions[step.out] = _copy(params[step.y], torch.bfloat16)
+            elif isinstance(step, ir.LayerNorm):
+                cols = plan.region.value(step.x).cols
+                gamma = _copy(params[step.gamma]) if step.gamma is not None else torch.ones(cols)
+                beta = _copy(params[step.beta]) if step.beta is not None else torch.zeros(cols)
+                packed.norms[step.out] = (gamma, beta)
+    return packed
+
+
+def _matrix(weights: list[Tensor], biases: list[Tensor | None]) -> Tensor:
+    n, k = sum(w.shape[0] for w in weights), weights[0].shape[1]
+    matrix = torch.zeros(n, -(-(k + 1) // LANES) * LANES)[:, : k + 1]
+    for rows, weight, bias in zip(matrix.split([w.shape[0] for w in weights]), weights, biases, strict=True):
+        rows[:, :k].copy_(weight.to(torch.bfloat16))
+        if bias is not None:
+            rows[:, k].copy_(bias)
+    return matrix
+
+
+def _copy(parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(parameter.shape, dtype=dtype).copy_(parameter)
+
+
+def _optional(params: Mapping[str, Tensor], name: str | None) -> Tensor | None:
+    return None if name is None else params[name]

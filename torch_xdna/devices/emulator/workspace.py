@@ -1,0 +1,61 @@
+"""Memory that a run needs, kept from call to call: fresh pages cost as much as the arithmetic that fills them.
+
+(Measured: a product of 1500 x 512 x 2048 takes 0.66 to 0.8 times as long into memory that was used before.)
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+
+import torch
+from torch import Tensor
+
+from torch_xdna.devices.emulator.plan import HALO, Plan, Store
+
+
+class Scratch:
+    """Named fp32 memory of one chunk, grown to the largest size that was asked for."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
+
+    def matrix(self, name: str, rows: int, cols: int, pad: int = 0) -> Tensor:
+        """An uninitialised (rows, cols) matrix whose rows are `cols + pad` apart."""
+        size = rows * (cols + pad)
+        memory = self._memory.get(name)
+        if memory is None or memory.numel() < size:
+            memory = self._memory[name] = torch.empty(size)
+        return memory[:size].view(rows, cols + pad)[:, :cols]
+
+    def flat(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised dense tensor."""
+        return self.matrix(name, 1, math.prod(shape)).view(shape)
+
+
+class Workspace:
+    """One run's stores and as many scratches as chunks are under way. Not shared between runs at the same time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._stores: dict[Store, Tensor] = {}
+        self.rows = {v: self._tensor(store) for v, store in plan.stored.items()}
+        self.heads = {v: self._tensor(store) for v, store in plan.by_head.items()}
+        self._scratches: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
+
+    def borrow(self) -> Scratch:
+        try:
+            return self._scratches.get_nowait()
+        except queue.Empty:
+            return Scratch()
+
+    def give_back(self, scratch: Scratch) -> None:
+        self._scratches.put(scratch)
+
+    def _tensor(self, store: Store) -> Tensor:
+        if store not in self._stores:
+            if store.heads:
+                memory = torch.empty(store.heads, store.rows, store.cols // store.heads)
+            else:
+                memory = torch.zeros(store.rows + 2 * HALO, store.cols, dtype=torch.bfloat16)
+            self._stores[store] = memory
+        return self._stores[store]
