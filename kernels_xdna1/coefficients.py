@@ -78,26 +78,26 @@ def gelu_coefficients() -> list[np.ndarray]:
     for first, last, centre in zip(GELU_EDGES, GELU_EDGES[1:], GELU_CENTRES):
         a = first + nodes * (last - first)
         pieces.append(fit(a - centre, gelu_tail(a), [0, 1, 2, 3, 4]))
-    # The last piece ends in zero, so that very negative inputs give zero: fit (v - end) r(v) with that end.
+    # The last piece ends in zero, so that very negative inputs give zero; where its values are above 1/64, a bf16 ulp
+    # leaves less room.
     end = GELU_EDGES[-1] - GELU_CENTRES[-1]
-    v = a - GELU_CENTRES[-1]
-    pieces[-1] = fit_through_zero(v, gelu_tail(a), end)
+    tail = gelu_tail(a)
+    pieces[-1] = fit_through_zero(a - GELU_CENTRES[-1], tail, end, np.where(tail <= -1 / 64, 5.0, 1.0))
     return pieces
 
 
-def fit_through_zero(points: np.ndarray, values: np.ndarray, zero: float) -> np.ndarray:
-    """As `fit` with the powers 0..4, but the polynomial is zero at `zero`."""
-    powers = [1, 2, 3, 4]
+def fit_through_zero(points: np.ndarray, values: np.ndarray, zero: float, weights: np.ndarray) -> np.ndarray:
+    """As `fit` with the powers 0..4, errors weighted, but the polynomial is zero at `zero`."""
+    basis = np.stack([points**p - zero**p for p in (1, 2, 3, 4)], axis=1)
 
-    def moved(p: int) -> np.ndarray:
-        return points**p - zero**p
+    def weighted(values: np.ndarray, terms: int) -> np.ndarray:
+        return minimax_basis(basis[:, :terms] * weights[:, None], values * weights)
 
-    def least(values: np.ndarray, powers: list[int]) -> np.ndarray:
-        return minimax_basis(np.stack([moved(p) for p in powers], axis=1), values)
-
-    top = bf16(least(values, powers)[-1])
-    s = np.append(least(values - top * moved(4), powers[:-1]), top)
-    return np.append(-polynomial(np.append(0, s), np.array([zero]))[0], s)
+    top = bf16(weighted(values, 4)[-1])
+    s = np.append(weighted(values - top * basis[:, 3], 3), top)
+    # The core rounds the innermost step to bf16: the zero is exact for what it computes.
+    at_zero = zero * (s[0] + zero * (s[1] + zero * bf16(s[2] + zero * s[3])))
+    return np.append(-at_zero, s)
 
 
 def polynomial(s: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 //   exp2: 3.8e-06
 //   gelu [0, 1): 2.1e-07
 //   gelu [1, 2.25): 3.0e-05
-//   gelu [2.25, 4.25): 4.6e-05
+//   gelu [2.25, 4.25): 6.5e-05
 #pragma once
 
 constexpr float exp2_s0 = 1.4142137f;
@@ -27,8 +27,8 @@ constexpr float gelu1_s0 = 0.12127374f;
 constexpr float gelu1_s1 = -0.033710774f;
 constexpr float gelu1_s2 = -0.041745134f;
 constexpr float gelu1_s3 = 0.03100586f;
-constexpr float gelu2_base = -0.0018400443f;
-constexpr float gelu2_s0 = 0.0058697136f;
-constexpr float gelu2_s1 = -0.009127706f;
-constexpr float gelu2_s2 = 0.007859877f;
-constexpr float gelu2_s3 = -0.0027618408f;
+constexpr float gelu2_base = -0.0018639697f;
+constexpr float gelu2_s0 = 0.0058142142f;
+constexpr float gelu2_s1 = -0.008985645f;
+constexpr float gelu2_s2 = 0.007935218f;
+constexpr float gelu2_s3 = -0.0029144287f;
