@@ -5,18 +5,27 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class System:
-    """A machine: the root of its file system, and who asks. `python` is the asking interpreter's SOABI
-    tag."""
+    """A machine: the root of its file system, and who asks: a user with an environment and an interpreter.
+
+    `python_tag` is like cpython-313-x86_64-linux-gnu, `python_path` are the interpreter's folders of
+    packages.
+    """
 
     root: Path = Path("/")
     uid: int = field(default_factory=os.geteuid)
     groups: frozenset[int] = field(default_factory=lambda: frozenset({os.getegid(), *os.getgroups()}))
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    python_tag: str = field(default_factory=lambda: str(sysconfig.get_config_var("SOABI")))
+    python_path: tuple[str, ...] = field(default_factory=lambda: tuple(p for p in sys.path if p))
 
     def path(self, absolute: str) -> Path:
         return self.root / absolute.lstrip("/")
@@ -31,6 +40,22 @@ class System:
     def glob(self, pattern: str) -> list[Path]:
         """Paths below the root, sorted."""
         return sorted(self.root.glob(pattern.lstrip("/")))
+
+    def may_open(self, node: str) -> bool:
+        """Whether the user may read and write a device node. On the real root the kernel is asked, because
+        access lists count too; elsewhere owner, group and mode decide."""
+        path = self.path(node)
+        if self.root == Path("/"):
+            return os.access(path, os.R_OK | os.W_OK)
+        s = path.stat()
+        bits = s.st_mode >> (6 if s.st_uid == self.uid else 3 if s.st_gid in self.groups else 0)
+        return self.uid == 0 or bits & 6 == 6
+
+    def group_of(self, node: str) -> str:
+        """The name of the node's group, from this root's /etc/group."""
+        gid = str(self.path(node).stat().st_gid)
+        entries = [line.split(":") for line in (self.read("/etc/group") or "").splitlines()]
+        return next((e[0] for e in entries if len(e) > 2 and e[2] == gid), "render")
 
     @property
     def container(self) -> str | None:

@@ -395,6 +395,22 @@ static int get_info(struct amdxdna_drm_get_info *a) {
   }
   return 0;
 }
+/* the contexts of this process; nothing else is listed */
+static int get_array(struct amdxdna_drm_get_array *a) {
+  uint32_t room = a->num_element;
+  struct amdxdna_drm_hwctx_entry entry, *out = (void *)(uintptr_t)a->buffer;
+  a->num_element = 0;
+  if (a->param != DRM_AMDXDNA_HW_CONTEXT_ALL || a->element_size < sizeof entry)
+    return a->param == DRM_AMDXDNA_HW_CONTEXT_ALL ? EINVAL : 0;
+  a->element_size = sizeof entry;
+  for (uint32_t c = 1; c < contexts && a->num_element < room; c++)
+    if (!closed[c]) {
+      memset(&entry, 0, sizeof entry);
+      entry.context_id = c, entry.pid = owner, entry.num_col = 4;
+      out[a->num_element++] = entry;
+    }
+  return 0;
+}
 static int answer(unsigned number, void *p) {
   if (knobs[GONE])
     return ENODEV;
@@ -434,8 +450,7 @@ static int answer(unsigned number, void *p) {
   case DRM_COMMAND_BASE + DRM_AMDXDNA_GET_INFO:
     return get_info(p);
   case DRM_COMMAND_BASE + DRM_AMDXDNA_GET_ARRAY:
-    ((struct amdxdna_drm_get_array *)p)->num_element = 0;
-    return 0;
+    return get_array(p);
   case DRM_COMMAND_BASE + DRM_AMDXDNA_CONFIG_HWCTX:
   case DRM_COMMAND_BASE + DRM_AMDXDNA_SET_STATE:
   case _IOC_NR(DRM_IOCTL_SYNCOBJ_DESTROY):

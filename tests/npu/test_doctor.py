@@ -1,0 +1,339 @@
+"""Every state of a machine that `torch-xdna doctor` tells apart, each below a made-up root."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sandbox.host import PCI_ADDRESS, write_phoenix
+
+from torch_xdna.cli.doctor import command
+from torch_xdna.devices.npu import overlay as overlay_file
+from torch_xdna.doctor import Check, diagnose, usable
+from torch_xdna.doctor.driver import DriverFacts
+from torch_xdna.doctor.system import System
+
+TAG = "cpython-313-x86_64-linux-gnu"
+PACKAGES = "/usr/lib/python3/dist-packages"
+LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+DRIVER = DriverFacts(contexts=(), clocks_mhz=(400, 800), power_mode="default", firmware="1.5.5.391")
+USER = 1000
+
+
+def limits(memlock: str) -> str:
+    columns = "Limit                     Soft Limit           Hard Limit           Units"
+    return f"{columns}\nMax locked memory         {memlock:20} {memlock:20} bytes\n"
+
+
+class Machine:
+    """A laptop on which everything is right; tests break one thing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        write_phoenix(root)
+        self.facts = DRIVER
+        self.system = System(
+            root,
+            uid=USER,
+            groups=frozenset({os.getgid()}),
+            environment={},
+            python_tag=TAG,
+            python_path=(PACKAGES,),
+        )
+        self.write("/proc/sys/kernel/osrelease", "6.16.3-amd64")
+        self.write("/proc/self/limits", limits("unlimited"))
+        self.write("/proc/self/status", "CapEff:\t0000000000000000")
+        self.write("/sys/module/amdxdna/version", "0.6")
+        self.write("/etc/group", f"render:x:{os.getgid()}:\n")
+        self.write(f"{PACKAGES}/pyxrt.{TAG}.so", "")
+        self.write(f"{PACKAGES}/mlir_aie/__init__.py", "")
+        self.write(f"{PACKAGES}/llvm-aie/bin/clang++", "")
+        for library in ("libxrt_coreutil", "libxrt_driver_xdna"):
+            self.write(f"{LIBRARIES}/{library}.so.2.25.00", "")
+            (root / f"{LIBRARIES}/{library}.so.2".lstrip("/")).symlink_to(f"{library}.so.2.25.00")
+        self.path("/dev/accel/accel0").chmod(0o660)
+        self.overlay = self.path("/overlay.xclbin")
+        content = bytearray(512)
+        content[:8] = b"xclbin2\0"
+        content[304:312] = len(content).to_bytes(8, "little")
+        name = overlay_file.kernel_name(4).encode()
+        content[400 : 400 + len(name)] = name
+        self.overlay.write_bytes(content)
+
+    def path(self, absolute: str) -> Path:
+        return self.root / absolute.lstrip("/")
+
+    @property
+    def pci(self) -> str:
+        return f"/sys/devices/pci0000:00/{PCI_ADDRESS}"
+
+    def write(self, absolute: str, text: str) -> None:
+        self.path(absolute).parent.mkdir(parents=True, exist_ok=True)
+        self.path(absolute).write_text(text)
+
+    def remove(self, absolute: str) -> None:
+        path = self.path(absolute)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def diagnose(self) -> list[Check]:
+        return diagnose(self.system, overlay=str(self.overlay), ask_driver=lambda node: self.facts)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_everything_right(machine: Machine) -> None:
+    checks = machine.diagnose()
+    assert [(c.name, c.status) for c in checks if c.status != "ok"] == []
+    assert usable(checks)
+    assert [c.name for c in checks] == [
+        "chip", "kernel driver", "device node", "permission", "locked memory", "firmware", "XRT", "pyxrt",
+        "free contexts", "overlay", "overlay compiler", "power mode",
+    ]  # fmt: skip
+    assert not any(c.remedy for c in checks)
+
+
+def no_device(m: Machine) -> None:
+    m.remove("/sys/bus/pci/devices")
+
+
+def xdna2(m: Machine) -> None:
+    m.write(f"{m.pci}/device", "0x17f0")
+
+
+def not_bound(m: Machine) -> None:
+    m.remove(f"{m.pci}/driver")
+
+
+def vfio(m: Machine) -> None:
+    m.remove(f"{m.pci}/driver")
+    m.write("/sys/bus/pci/drivers/vfio-pci/bind", "")
+    m.path(f"{m.pci}/driver").symlink_to(m.path("/sys/bus/pci/drivers/vfio-pci"))
+
+
+def not_loaded(m: Machine) -> None:
+    not_bound(m)
+    m.remove("/sys/module/amdxdna")
+    m.write("/lib/modules/6.16.3-amd64/kernel/drivers/accel/amdxdna/amdxdna.ko.xz", "")
+
+
+def old_kernel(m: Machine) -> None:
+    not_bound(m)
+    m.remove("/sys/module/amdxdna")
+    m.write("/proc/sys/kernel/osrelease", "6.12.41-amd64")
+
+
+def kernel_without(m: Machine) -> None:
+    not_bound(m)
+    m.remove("/sys/module/amdxdna")
+
+
+def no_node(m: Machine) -> None:
+    m.remove("/dev/accel")
+
+
+def in_container(m: Machine) -> None:
+    no_node(m)
+    m.write("/.dockerenv", "")
+
+
+def not_in_group(m: Machine) -> None:
+    m.system = dataclasses.replace(m.system, groups=frozenset())
+
+
+def container_user(m: Machine) -> None:
+    not_in_group(m)
+    m.write("/run/.containerenv", "")
+
+
+def little_memlock(m: Machine) -> None:
+    m.write("/proc/self/limits", limits("8388608"))
+
+
+def container_memlock(m: Machine) -> None:
+    little_memlock(m)
+    m.write("/.dockerenv", "")
+
+
+def some_memlock(m: Machine) -> None:
+    m.write("/proc/self/limits", limits("134217728"))
+
+
+def old_firmware(m: Machine) -> None:
+    m.write(f"{m.pci}/fw_version", "1.5.2.380\n")
+
+
+def no_firmware(m: Machine) -> None:
+    m.remove(f"{m.pci}/fw_version")
+    m.facts = DriverFacts(contexts=())
+
+
+def no_xrt(m: Machine) -> None:
+    m.remove(f"{LIBRARIES}/libxrt_coreutil.so.2")
+
+
+def no_plugin(m: Machine) -> None:
+    m.remove(f"{LIBRARIES}/libxrt_driver_xdna.so.2")
+
+
+def mixed_xrt(m: Machine) -> None:
+    no_plugin(m)
+    m.write(f"{LIBRARIES}/libxrt_driver_xdna.so.2.21.75", "")
+    m.path(f"{LIBRARIES}/libxrt_driver_xdna.so.2").symlink_to("libxrt_driver_xdna.so.2.21.75")
+
+
+def no_pyxrt(m: Machine) -> None:
+    m.remove(f"{PACKAGES}/pyxrt.{TAG}.so")
+
+
+def other_python(m: Machine) -> None:
+    m.system = dataclasses.replace(m.system, python_tag="cpython-311-x86_64-linux-gnu")
+
+
+def x_ray_tracer(m: Machine) -> None:
+    no_pyxrt(m)
+    m.write(f"{PACKAGES}/xrt/backends/raycing/__init__.py", "")
+
+
+def all_contexts(m: Machine) -> None:
+    m.facts = dataclasses.replace(DRIVER, contexts=(4711,) * 6)
+    m.write("/proc/4711/comm", "llm-server")
+
+
+def dead_driver(m: Machine) -> None:
+    m.facts = DriverFacts(error="Input/output error")
+
+
+def no_overlay(m: Machine) -> None:
+    m.overlay.unlink()
+
+
+def truncated_overlay(m: Machine) -> None:
+    m.overlay.write_bytes(m.overlay.read_bytes()[:450])
+
+
+def old_overlay(m: Machine) -> None:
+    m.overlay.write_bytes(
+        m.overlay.read_bytes().replace(overlay_file.kernel_name(4).encode(), b"xdna1_4c_0123456789ab")
+    )
+
+
+def no_compiler(m: Machine) -> None:
+    no_overlay(m)
+    m.remove(f"{PACKAGES}/mlir_aie")
+
+
+def no_peano(m: Machine) -> None:
+    no_overlay(m)
+    m.remove(f"{PACKAGES}/llvm-aie")
+
+
+def powersaver(m: Machine) -> None:
+    m.facts = dataclasses.replace(DRIVER, power_mode="powersaver")
+
+
+STATES: list[tuple[Callable[[Machine], None], str, str, str, str]] = [
+    (no_device, "chip", "problem", "no AMD NPU", "BIOS"),
+    (xdna2, "chip", "problem", "XDNA2 (Strix, Strix Halo or Krackan", "emulator"),
+    (not_bound, "kernel driver", "problem", "did not take the chip", "dmesg"),
+    (vfio, "kernel driver", "problem", "bound to 'vfio-pci'", "modprobe amdxdna"),
+    (not_loaded, "kernel driver", "problem", "not loaded", "modprobe amdxdna"),
+    (old_kernel, "kernel driver", "problem", "kernel 6.12.41-amd64 has no amdxdna", "from 6.14 on"),
+    (
+        kernel_without,
+        "kernel driver",
+        "problem",
+        "kernel 6.16.3-amd64 has no amdxdna",
+        "extra kernel modules",
+    ),
+    (no_node, "device node", "problem", "no /dev/accel/accel0", "udevadm"),
+    (in_container, "device node", "problem", "docker container", "--device /dev/accel/accel0"),
+    (not_in_group, "permission", "problem", "group render", "usermod -aG render"),
+    (container_user, "permission", "problem", "in the container", "--group-add"),
+    (little_memlock, "locked memory", "problem", "only 8,192 KB", "limits.conf"),
+    (container_memlock, "locked memory", "problem", "only 8,192 KB", "--ulimit memlock=-1"),
+    (some_memlock, "locked memory", "warning", "128 MB", "limits.conf"),
+    (old_firmware, "firmware", "warning", "1.5.2.380", "firmware-amd-graphics"),
+    (no_firmware, "firmware", "problem", "npu.sbin", "firmware-amd-graphics"),
+    (no_xrt, "XRT", "problem", "not installed", "libxrt-npu2"),
+    (no_plugin, "XRT", "problem", "2.25.00 has no amdxdna plug-in", "libxrt-npu2"),
+    (mixed_xrt, "XRT", "problem", "2.25.00 with an amdxdna plug-in for 2.21.75", "same version"),
+    (no_pyxrt, "pyxrt", "problem", "not installed", "python3-xrt"),
+    (other_python, "pyxrt", "problem", "built for Python 3.13", "python3.13"),
+    (x_ray_tracer, "pyxrt", "problem", "X-ray tracer", "trixie-backports"),
+    (all_contexts, "free contexts", "problem", "llm-server (pid 4711)", "end one"),
+    (dead_driver, "free contexts", "problem", "Input/output error", "modprobe -r"),
+    (no_overlay, "overlay", "problem", "does not exist", "build-overlay"),
+    (truncated_overlay, "overlay", "problem", "damaged", "build-overlay"),
+    (old_overlay, "overlay", "problem", "another version", "build-overlay"),
+    (no_compiler, "overlay compiler", "problem", "mlir-aie not installed", "build-overlay"),
+    (no_peano, "overlay compiler", "problem", "Peano (llvm-aie) not installed", "build-overlay"),
+    (
+        powersaver,
+        "power mode",
+        "warning",
+        "powersaver; the array's clock is now 800 MHz",
+        "--pmode performance",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "status", "says", "remedy"), STATES, ids=lambda x: getattr(x, "__name__", "")
+)
+def test_state(machine: Machine, change: Callable, name: str, status: str, says: str, remedy: str) -> None:
+    change(machine)
+    checks = machine.diagnose()
+    check = next(c for c in checks if c.name == name)
+    assert check.status == status and says in check.says and remedy in check.remedy, check
+    assert usable(checks) == (status == "warning")
+    assert all("\n" not in c.says + c.remedy for c in checks)
+    before = checks[: checks.index(check)]
+    if change not in (no_compiler, no_peano):
+        assert all(c.status == "ok" for c in before), "the first bad line is the cause"
+
+
+def test_compiler_is_not_needed_with_an_overlay(machine: Machine) -> None:
+    machine.remove(f"{PACKAGES}/mlir_aie")
+    assert usable(machine.diagnose())
+
+
+def test_group_of_the_node_is_named(machine: Machine) -> None:
+    machine.write("/etc/group", f"npu:x:{os.getgid()}:\n")
+    not_in_group(machine)
+    check = next(c for c in machine.diagnose() if c.name == "permission")
+    assert "usermod -aG npu" in check.remedy
+
+
+def test_command_line_here() -> None:
+    """On this machine, whatever it is: exit code and JSON agree with each other and with the text."""
+    as_json = CliRunner().invoke(command, ["--json"])
+    found = json.loads(as_json.stdout)
+    assert as_json.exit_code == (0 if found["usable"] else 1)
+    assert set(found["checks"][0]) == {"name", "status", "says", "remedy"}
+    as_text = CliRunner().invoke(command, [])
+    assert as_text.exit_code == as_json.exit_code
+    for check in found["checks"]:
+        assert f"{check['status']:8} {check['name']:17} {check['says']}\n" in as_text.stdout
+
+
+def test_sandbox(sandbox, overlay_file: str) -> None:
+    """The stand-in driver answers real ioctls: clocks, firmware, and everything up to the overlay is
+    found."""
+    found = sandbox.call("ask_driver:facts", xclbin=overlay_file)
+    assert found["clocks_mhz"] == [400, 800] and found["firmware"] == "1.5.5.391"
+    assert found["power_mode"] == "default" and found["error"] is None
+    assert found["statuses"]["pyxrt"] == "ok" and found["statuses"]["overlay"] == "ok"
+
+
+def test_sandbox_counts_contexts(sandbox, overlay_file: str) -> None:
+    """The contexts that the driver counts, with the process that holds them."""
+    assert sandbox.call("ask_driver:own_contexts", xclbin=overlay_file) == [0, 1]

@@ -1,0 +1,96 @@
+"""XRT and its plug-in, pyxrt, the overlay, and the tools to build it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch_xdna.devices.npu import binding
+from torch_xdna.devices.npu import overlay as overlay_file
+from torch_xdna.devices.npu.errors import NpuUnavailable
+from torch_xdna.doctor.check import Check, Findings
+
+LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/opt/xilinx/xrt/lib", "/usr/lib64", "/usr/lib")
+INSTALL_XRT = (
+    "Debian 13: `sudo apt install -t trixie-backports libxrt-npu2 libxrt-utils-npu python3-xrt`; "
+    "Arch: `xrt xrt-plugin-amdxdna`"
+)
+
+
+def xrt(findings: Findings) -> Check:
+    """XRT's library, and the plug-in that makes it see this NPU, of one version."""
+    name = "XRT"
+    core, plugin = (_library(findings, n) for n in ("libxrt_coreutil.so.2", "libxrt_driver_xdna.so.2"))
+    if core is None:
+        return Check(name, "problem", "XRT is not installed", INSTALL_XRT)
+    if plugin is None:
+        return Check(
+            name,
+            "problem",
+            f"XRT {_version(core)} has no amdxdna plug-in (libxrt_driver_xdna.so), so it sees no NPU",
+            "Debian 13: `sudo apt install -t trixie-backports libxrt-npu2`; Arch: xrt-plugin-amdxdna",
+        )
+    if _version(core)[:4] != _version(plugin)[:4]:
+        says = f"XRT {_version(core)} with an amdxdna plug-in for {_version(plugin)}"
+        return Check(name, "problem", says, "install both from one source, in the same version")
+    return Check(name, "ok", f"XRT {_version(core)} with its amdxdna plug-in")
+
+
+def python_module(findings: Findings) -> Check:
+    """pyxrt for this interpreter, and not the X-ray tracer of the same package name."""
+    system = findings.system
+    folders = [system.path(f) for f in (*system.python_path, *binding.FOLDERS)]
+    found = binding.find(folders, system.python_tag)
+    if found.path is None:
+        said, _, remedy = (found.problem or "").partition("; ")
+        return Check("pyxrt", "problem", said, remedy)
+    if system.root == Path("/"):
+        try:
+            binding.load()
+        except NpuUnavailable as error:
+            said, _, remedy = str(error).rpartition("; ")
+            return Check("pyxrt", "problem", said, remedy)
+    return Check("pyxrt", "ok", f"{found.path} fits this Python")
+
+
+def overlay(findings: Findings) -> Check:
+    """The overlay (xclbin) that this version of the package needs."""
+    try:
+        path = overlay_file.locate(findings.overlay, findings.columns)
+        overlay_file.check(path, columns=findings.columns)
+    except NpuUnavailable as error:
+        said, _, remedy = str(error).partition("; ")
+        return Check("overlay", "problem", said, remedy)
+    return Check("overlay", "ok", str(path))
+
+
+def compiler(findings: Findings) -> Check:
+    """mlir-aie and Peano: needed once, to build the overlay."""
+    name, system = "overlay compiler", findings.system
+    missing = []
+    if not any(system.path(folder).joinpath("mlir_aie").is_dir() for folder in system.python_path):
+        missing.append("mlir-aie")
+    peano = system.environment.get("PEANO_INSTALL_DIR")
+    places = [Path(peano)] if peano else [system.path(f) / "llvm-aie" for f in system.python_path]
+    if not any((place / "bin" / "clang++").exists() for place in places):
+        missing.append("Peano (llvm-aie)")
+    if not missing:
+        return Check(name, "ok", "mlir-aie and Peano are installed")
+    says = f"{' and '.join(missing)} not installed"
+    if findings.passed("overlay"):
+        return Check(name, "ok", f"{says}, and not needed: the overlay is built")
+    return Check(name, "problem", says, "`torch-xdna build-overlay` says how to install them; needed once")
+
+
+def _library(findings: Findings, name: str) -> Path | None:
+    """The library's real file, whose name ends in its version."""
+    for folder in LIBRARY_FOLDERS:
+        path = findings.system.path(folder) / name
+        if path.exists():
+            return path.resolve()
+    return None
+
+
+def _version(library: Path) -> str:
+    found = re.search(r"\.so\.([\d.]+)$", library.name)
+    return found[1] if found else "?"
