@@ -1,4 +1,4 @@
-"""`torch-xdna profile`: what takes the time of an encoder on the NPU, and why. Modelled; nothing needs an NPU."""
+"""`torch-xdna profile`: what takes an encoder's time on the NPU, and why. Modelled; needs no NPU."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from torch_xdna.errors import XdnaError
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Write JSON, pictures and a trace here."
 )
 def command(
-    model: str, context: int, clock_ghz: float, columns: str, device: str | None, closed_form: bool, every_op: bool,
-    as_json: bool, out: Path | None,
+    model: str, context: int, clock_ghz: float, columns: str, device: str | None, closed_form: bool,
+    every_op: bool, as_json: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Modelled time per layer and op of a Whisper encoder on the NPU, and what bounds each.
 

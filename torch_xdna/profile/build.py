@@ -51,7 +51,7 @@ def profile_model(
 def profile_report(
     report: Any, *, clock_ghz: float = CLOCK_GHZ, columns: int = 4, simulate: bool = True, **options: Any
 ) -> Profile:
-    """The profile of the regions in a compiled model's report (`report.regions`: `lowering.ops.Region` objects)."""
+    """The profile of the regions in a compiled model's report (`report.regions`)."""
     regions = [found if isinstance(found, Region) else found.region for found in report.regions]
     return profile_regions(regions, clock_ghz=clock_ghz, columns=columns, simulate=simulate, **options)
 
@@ -67,7 +67,7 @@ def profile_regions(
     audio_seconds: float | None = None,
     context: int | None = None,
 ) -> Profile:
-    """The profile of regions that run one after another, one dispatch each. Raises XdnaError if one can't be lowered."""
+    """The profile of regions that run one after another, one dispatch each. Raises XdnaError."""
     if not regions:
         raise XdnaError("profile: nothing ran on the device, so there is nothing to profile; see the report")
     costs = Costs(clock_ghz)

@@ -1,4 +1,4 @@
-"""Measured time on this machine: a region on a device with random weights, per op where the device names its ops."""
+"""Measured time on this machine: a region on a device, with random weights, per op where the device says."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ RUNS = 3
 
 @dataclass(frozen=True)
 class HostTimes:
-    """Measured seconds of one clip: the median of a region's runs, and of one run under the profiler per op."""
+    """Measured seconds of one clip: the median of the runs, and per op one run under the profiler."""
 
     seconds: float
     ops: dict[str, float] = field(default_factory=dict)
 
 
 def host_times(region: Region, device: str) -> HostTimes:
-    """Run one clip of noise through `region` on `device`; the first run is not counted. Raises DeviceError."""
+    """Run one clip of noise through `region` on `device`, first run not counted. Raises DeviceError."""
     generator = torch.Generator().manual_seed(0)
     executable = select(device).prepare(region)
     params = {p.name: 0.02 * torch.randn(p.shape, generator=generator) for p in region.params}

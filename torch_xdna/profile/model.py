@@ -1,4 +1,4 @@
-"""The profile of a program: one record per op, totals, and both as JSON. Seconds are modelled unless named host."""
+"""The profile of a program: a record per op, totals, both as JSON. Seconds are modelled unless named host."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OpProfile:
 
     @property
     def layer(self) -> str:
-        """`layer 3`, or `stem` and `final` for what stands before and after the layers (set by the profile)."""
+        """`layer 3`, or `other` for what stands before and after the layers."""
         found = _LAYER.match(self.name)
         return f"layer {found.group(1)}" if found else "other"
 
@@ -52,7 +52,7 @@ class OpProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """A program's modelled time on the NPU. `source`: `array simulator` (the program executed) or `closed form`."""
+    """A program's modelled time on the NPU. `source`: `array simulator` (executed) or `closed form`."""
 
     name: str
     ops: tuple[OpProfile, ...]

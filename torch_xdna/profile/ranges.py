@@ -1,4 +1,4 @@
-"""Names for what a device does, visible in `torch.profiler` and nowhere else: no cost while no profiler runs."""
+"""Names for what a device does, visible in `torch.profiler`; no cost while no profiler runs."""
 
 from __future__ import annotations
 

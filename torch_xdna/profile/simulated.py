@@ -28,7 +28,7 @@ Span = tuple[str, str, float, float]  # track, name, start, end in core cycles
 class Simulated:
     """A program's run. `ends`: cycles at which each op's last result was written; `bounds`: per op, cycles
     of the
-    busiest core and of the busiest shim channel; `busy`: mean share of the cores' time in kernels."""
+    busiest core and of the busiest channel or stream; `busy`: mean share of the cores' time in kernels."""
 
     program: Any
     stats: RunStats
@@ -82,7 +82,7 @@ def _ends(program: Any, spans: list[Span]) -> list[float]:
 
 
 def _busy(spans: list[Span], ends: list[float]) -> tuple[list[dict[str, float]], list[float]]:
-    """Per op the cycles of its busiest core and channel, and the mean share of its time the cores were in kernels."""
+    """Per op: cycles of its busiest core and channel, and the mean share of its time in kernels."""
     order = sorted(range(len(ends)), key=ends.__getitem__)
     edges = np.array([ends[i] for i in order])
     cycles: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(ends)))
@@ -90,8 +90,8 @@ def _busy(spans: list[Span], ends: list[float]) -> tuple[list[dict[str, float]],
         place = int(np.searchsorted(edges, (start + end) / 2))
         if place < len(order):
             cycles[track][order[place]] += end - start
-    cores = np.array([v for track, v in cycles.items() if not _is_channel(track)])
-    channels = np.array([v for track, v in cycles.items() if _is_channel(track)])
+    cores = np.array([v for track, v in cycles.items() if is_core(track)])
+    channels = np.array([v for track, v in cycles.items() if not is_core(track)])
     starts = np.concatenate([[0.0], edges[:-1]])
     lengths = np.zeros(len(ends))
     lengths[order] = edges - starts
@@ -101,5 +101,6 @@ def _busy(spans: list[Span], ends: list[float]) -> tuple[list[dict[str, float]],
     return bounds, [float(cores[:, i].mean() / lengths[i]) if lengths[i] else 0.0 for i in range(len(ends))]
 
 
-def _is_channel(track: str) -> bool:
-    return "MM" in track
+def is_core(track: str) -> bool:
+    """Whether a trace's track is a core; the others are shim channels and streams."""
+    return track.startswith("core")

@@ -10,7 +10,7 @@ from torch_xdna.profile.model import OpProfile, Profile, median_of
 
 
 def show(profile: Profile, console: Console, every_op: bool = False) -> None:
-    """Print totals and the table; `every_op`: one line per op instead of one for the same op of all layers."""
+    """Print totals and the table; `every_op`: a line per op, not one for the same op of all layers."""
     for line in headline(profile):
         console.print(line, highlight=False)
     console.print(_table(profile, every_op))
@@ -25,7 +25,7 @@ def headline(profile: Profile) -> list[str]:
     context = f", context {profile.context}" if profile.context else ""
     lines = [
         f"[bold]{profile.name}[/bold]{context}: [bold]{_ms(profile.seconds)} ms[/bold]{factor} "
-        f"(modelled at {profile.clock_ghz:g} GHz on {profile.columns} columns by the {profile.source}; not measured)",
+        f"(modelled at {profile.clock_ghz:g} GHz, {profile.columns} columns, {profile.source}; not measured)",
         f"{profile.efficiency():.1%} of the array's bf16 peak, {profile.bytes / 1e6:.0f} MB moved, "
         f"{profile.dispatches} dispatch{'es' if profile.dispatches != 1 else ''} "
         f"({_ms(profile.dispatch_seconds)} ms), {profile.overlay_changes} overlay changes"
@@ -35,7 +35,7 @@ def headline(profile: Profile) -> list[str]:
     ]
     if profile.better_gemm_seconds:
         lines.append(
-            f"with the best published GEMM rate instead of the stock kernel's: {_ms(profile.better_gemm_seconds)} ms"
+            f"{_ms(profile.better_gemm_seconds)} ms with the best published GEMM kernel, not the stock one"
         )
     if profile.host_seconds is not None:
         lines.append(f"measured on this machine's {profile.host_device}: {_ms(profile.host_seconds)} ms")
@@ -55,8 +55,9 @@ def notes(profile: Profile) -> list[str]:
 def _table(profile: Profile, every_op: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("op")
-    table.add_column("shape")
-    for name in ("calls", "ms each", "ms", "share", "of peak", "MB", "cores busy"):
+    if every_op:
+        table.add_column("shape")
+    for name in ("calls", "ms each", "ms", "share", "of peak", "MB", "busy"):
         table.add_column(name, justify="right")
     table.add_column("bound")
     host = profile.host_seconds is not None
@@ -68,13 +69,15 @@ def _table(profile: Profile, every_op: bool) -> Table:
         busy = median_of([op.busy for op in ops])
         measured = [op.host_seconds for op in ops if op.host_seconds is not None]
         cells = [
-            name, ops[0].shape, str(len(ops)), _ms(seconds / len(ops)), _ms(seconds), f"{seconds / profile.seconds:.1%}",
+            *([name, ops[0].shape] if every_op else [name]), str(len(ops)), _ms(seconds / len(ops)),
+            _ms(seconds), f"{seconds / profile.seconds:.1%}",
             _percent(profile.efficiency(sum(op.macs for op in ops), seconds)) if ops[0].macs else "",
             f"{sum(op.bytes for op in ops) / 1e6:.1f}", "" if busy is None else f"{busy:.0%}", _bound(ops),
         ]  # fmt: skip
         table.add_row(*cells, *([_ms(sum(measured)) if measured else ""] if host else []))
     rest = profile.seconds - sum(op.seconds for op in profile.ops)
-    table.add_row("dispatch and last tokens", "", "", "", _ms(rest), f"{rest / profile.seconds:.1%}")
+    empty = [""] * (3 if every_op else 2)
+    table.add_row("dispatch, last tokens", *empty, _ms(rest), f"{rest / profile.seconds:.1%}")
     return table
 
 
@@ -94,7 +97,8 @@ def _layers(profile: Profile) -> str:
     for op in profile.ops:
         bounds[op.bound] = bounds.get(op.bound, 0.0) + op.seconds
     parts = ", ".join(f"{name} {value / profile.seconds:.0%}" for name, value in bounds.items() if name)
-    return f"{len(layers)} layers, {_ms(min(seconds))} to {_ms(max(seconds))} ms each; time by what bounds the op: {parts}"
+    spread = f"{_ms(min(seconds))} to {_ms(max(seconds))} ms each"
+    return f"{len(layers)} layers, {spread}; time by what bounds the op: {parts}"
 
 
 def _bound(ops: list[OpProfile]) -> str:
