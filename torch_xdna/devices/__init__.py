@@ -1,4 +1,4 @@
-"""The devices by name. Nothing is imported before it is asked for: `npu` and `array` also work without torch."""
+"""The devices by name. Nothing is imported before it is asked for: `npu` and `array` work without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ __all__ = ["NAMES", "Device", "Executable", "Stats", "select", "unusable"]
 # name -> (module, class, the options that its constructor takes, one line for people)
 _DEVICES = {
     "npu": ("torch_xdna.devices.npu.device", "NpuDevice", ("columns", "overlay"), "the NPU, through XRT"),
-    "emulator": ("torch_xdna.devices.emulator", "EmulatorDevice", (), "the same ops and roundings on the CPU"),
+    "emulator": (
+        "torch_xdna.devices.emulator",
+        "EmulatorDevice",
+        (),
+        "the same ops and roundings on the CPU",
+    ),
     "array": (
         "torch_xdna.devices.array.device",
         "ArrayDevice",
@@ -26,7 +31,7 @@ NAMES = ("auto", *_DEVICES)
 
 
 def select(name: str = "auto", *, columns: int = 4, overlay: str | None = None) -> Device:
-    """The device of that name; `auto` is the NPU if it is usable, else the emulator with one warning that says why.
+    """The device of that name; `auto` is the NPU if it is usable, else the emulator with one warning why.
 
     columns: how many columns of the array to use (1, 2 or 4). overlay: path of an xclbin, None for the
     installed one. Raises DeviceError, with a remedy, if the device is not usable here.
@@ -54,7 +59,7 @@ def describe(name: str) -> str:
     return _DEVICES[name][3]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _make(name: str, columns: int, overlay: str | None) -> Device:
     if name not in _DEVICES:
         raise DeviceError(f"there is no device '{name}'; the devices are {', '.join(NAMES)}")
@@ -67,6 +72,6 @@ def _make(name: str, columns: int, overlay: str | None) -> Device:
     return make(**{key: options[key] for key in takes})
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _warn_once(reason: str) -> None:
     warnings.warn(f"xdna: device 'auto' uses the emulator, because {reason}", stacklevel=3)

@@ -36,15 +36,17 @@ class Executable(Protocol):
         """Bring the parameters into the device's form, once for each set of parameter contents.
 
         `params`: parameter name -> tensor in the shape of `Region.params`, any floating dtype, possibly not
-        contiguous. The result is handed to `run`; the backend owns it and drops it when a parameter changes or
-        dies, so it must not keep the tensors of `params` themselves alive (a copy or a converted form is fine).
+        contiguous. The result is handed to `run`; the backend owns it and drops it when a parameter changes
+        or dies, so it must not keep the tensors of `params` themselves alive (a copy or a converted form is
+        fine).
         """
 
     def run(self, inputs: Sequence[Tensor], packed: Any) -> list[Tensor]:
-        """Run every clip of a batch: inputs (batch, rows, cols) in the order of `Region.inputs`, in any floating
-        dtype and any strides; outputs (batch, rows, cols) in the order of `Region.outputs`, fp32 or bf16 (the
-        backend casts to eager's dtype). Inputs are never written to, outputs never alias inputs or each other's
-        memory from an earlier run.
+        """Run every clip of a batch.
+
+        Inputs (batch, rows, cols) in the order of `Region.inputs`, in any floating dtype and any strides; outputs
+        (batch, rows, cols) in the order of `Region.outputs`, fp32 or bf16 (the backend casts to eager's dtype).
+        Inputs are never written to; outputs alias neither inputs nor each other nor those of an earlier run.
         """
 
     # Optional: `stats: Stats`, and `program` (lowering.Program) where the device lowers the region.
@@ -52,7 +54,7 @@ class Executable(Protocol):
 
 @runtime_checkable
 class Device(Protocol):
-    """A way to execute regions. The constructor raises DeviceError, with a remedy, if it is not usable here."""
+    """A way to execute regions. Its constructor raises DeviceError, with a remedy, if it is not usable."""
 
     name: str
 

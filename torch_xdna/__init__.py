@@ -1,0 +1,40 @@
+"""Whisper encoders on AMD's first-generation Ryzen AI NPU (XDNA1), from plain PyTorch.
+
+`torch.compile(module, backend="xdna")` needs no import of this package. What it offers beyond that:
+
+    torch_xdna.explain(fn_or_module, *args)     where each op would run, and why; needs no device
+    torch_xdna.reports()                        the same for everything compiled in this process
+    torch_xdna.capture_regions(fn, *args)       the regions that a device would be given
+    torch_xdna.Settings                         every option with its default
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch_xdna.explaining import capture_regions, explain
+    from torch_xdna.report import Report, reports
+    from torch_xdna.settings import Settings
+
+__all__ = ["Report", "Settings", "capture_regions", "explain", "reports"]
+
+_HOME = {
+    "explain": "torch_xdna.explaining",
+    "capture_regions": "torch_xdna.explaining",
+    "reports": "torch_xdna.report",
+    "Report": "torch_xdna.report",
+    "Settings": "torch_xdna.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when used: the NPU and array devices also work where torch is not installed.
+    if name not in _HOME:
+        raise AttributeError(f"module 'torch_xdna' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,197 @@
+"""Attention: scaled_dot_product_attention as an op, and softmax(scale q k^T) v written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from lowering.ops import HEAD_SIZE, Attention
+from torch_xdna.matching.layout import Axis, Dim, Dims, full, normal, numel, regroup
+from torch_xdna.matching.refusal import Refusal
+from torch_xdna.matching.rows import module_path, only_value, softmax_input
+from torch_xdna.matching.scope import Layout, Match, Matrix, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.views import REARRANGING, scalar_factor
+
+aten = torch.ops.aten
+
+MASKED = Refusal("its attention is masked, the device attends to every key")
+CAUSAL = Refusal("its attention is causal, the device attends to every key")
+DROPOUT = Refusal("its attention has dropout: call model.eval()")
+
+
+def fused(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten's scaled_dot_product_attention and the CPU kernel that it becomes; q, k, v are (..., time, 64)."""
+    args = {a.name: a.default_value for a in node.target._schema.arguments}
+    args |= dict(zip(args, node.args)) | node.kwargs
+    if args.get("attn_mask") is not None:
+        return MASKED
+    if args.get("is_causal"):
+        return CAUSAL
+    if args.get("dropout_p"):
+        return DROPOUT
+    q, k, v = args["query"], args["key"], args["value"]
+    several = node.target is not aten.scaled_dot_product_attention.default
+    value = only_value(node) if several else node
+    if isinstance(value, Refusal):
+        return value
+    scale = args.get("scale")
+    scale = 1 / math.sqrt(int(shape_of(q)[-1])) if scale is None else float(scale)
+    return _attention(scope, value, (q, k, v), False, scale, (node,) if several else ())
+
+
+def written_out(scope: Scope, node: fx.Node) -> Match | Refusal | None:
+    """bmm or mm of softmax(scale q k^T) with v; None if the first factor is no softmax of scores."""
+    weights, v = arguments(node)
+    chain = list(_back(weights, keep=2))
+    last = chain[-1]
+    if _is_dropout(last):
+        return DROPOUT if _back_to_softmax(last) else None
+    x = softmax_input(last)
+    if x is None:
+        return None
+    scale, steps = 1.0, []
+    for step in _back(x, keep=2, scaled=True):
+        scale *= scalar_factor(step) or 1.0
+        steps.append(step)
+    scores = steps[-1]
+    if scores.target in (aten.add.Tensor, aten.where.self, aten.masked_fill.Scalar):
+        return MASKED if any(_is_product(n) for n in _back(scores.args[0], 2, True)) else None
+    if not _is_product(scores):
+        return None
+    q, kt = scores.args
+    inner = (*chain, *steps)
+    return _attention(
+        scope, node, (q, kt, v), True, scale, tuple(n for n in inner if n.op == "call_function")
+    )
+
+
+def _attention(
+    scope: Scope,
+    node: fx.Node,
+    qkv: tuple[Any, Any, Any],
+    k_transposed: bool,
+    scale: float,
+    absorbs: tuple[fx.Node, ...],
+) -> Match | Refusal:
+    for operand in qkv:
+        if (refusal := unfit(operand)) is not None:
+            return refusal
+    q, _, v = qkv
+    head_sizes = int(shape_of(q)[-1]), int(shape_of(v)[-1])
+    if head_sizes != (HEAD_SIZE, HEAD_SIZE):
+        return Refusal(f"its head size is {head_sizes[0]}, the device's attention has {HEAD_SIZE}")
+    layouts = [scope.layout(n) for n in qkv]
+    if layouts[2].scale != 1:
+        layouts[2] = scope.rebase(v)
+    if k_transposed:
+        layouts[1] = _swapped(layouts[1])
+    split = next((s for s in map(_clips_and_heads, layouts) if s is not None), None)
+    if split is None:
+        split = _default_split(layouts[0])
+    clips, heads = split
+    lead = _lead(clips, heads)
+    if numel(a for d in layouts[0].dims[:-2] for a in d) != clips * heads:
+        return Refusal("its queries, keys and values are not the same clips and heads")
+    operands: list[Matrix] = []
+    for i, layout in enumerate(layouts):
+        bound = _operand(scope, qkv[i], layout, clips, heads, i == 1 and k_transposed)
+        if isinstance(bound, Refusal):
+            return bound
+        scale *= layout.scale if layout.matrix is bound or layout.source is bound.node else 1.0
+        operands.append(bound)
+    query, key, value = operands
+    outer = regroup(lead, shape_of(node)[:-2])
+    if outer is None:
+        return Refusal("its leading dimensions are not clips times heads")
+    dims: Dims = (*outer, full("r", query.rows), full("c", HEAD_SIZE))
+    name = module_path(node)
+    return scope.emit(
+        node,
+        lambda out: Attention(out, query.id, key.id, value.id, heads, scale, name=name),
+        clips, query.rows, heads * HEAD_SIZE, dims, absorbs,
+    )  # fmt: skip
+
+
+def _operand(
+    scope: Scope, node: fx.Node, layout: Layout, clips: Any, heads: int, transposed: bool
+) -> Matrix | Refusal:
+    """The (time, 64 heads) matrix of each clip behind q, k or v."""
+    if layout.matrix is not None:
+        if _clips_and_heads(layout) == (clips, heads):
+            return layout.matrix
+        layout = scope.rebase(node)
+        layout = _swapped(layout) if transposed else layout
+    groups = regroup([a for d in layout.dims[:-2] for a in d], [clips, heads])
+    if groups is None:
+        layout = scope.rebase(node)
+        layout = _swapped(layout) if transposed else layout
+        groups = regroup([a for d in layout.dims[:-2] for a in d], [clips, heads])
+    if groups is None:
+        return Refusal("its queries, keys and values are not the same clips and heads")
+    recut = Layout((*groups, *layout.dims[-2:]), layout.source, None, layout.scale)
+    return scope.bind(recut, groups[0], recut.dims[-2], (*groups[1], *recut.dims[-1]))[0]
+
+
+def _clips_and_heads(layout: Layout) -> tuple[Any, int] | None:
+    """(clips, heads) if the layout is a matrix's heads side by side, else None."""
+    m = layout.matrix
+    if m is None or m.cols % HEAD_SIZE or len(layout.dims) < 2:
+        return None
+    heads = m.cols // HEAD_SIZE
+    shape: tuple[Dim, ...] = (
+        normal(a for d in layout.dims[:-2] for a in d),
+        layout.dims[-2],
+        layout.dims[-1],
+    )
+    return (
+        (m.batch, heads)
+        if shape == (_lead(m.batch, heads), full("r", m.rows), full("c", HEAD_SIZE))
+        else None
+    )
+
+
+def _default_split(layout: Layout) -> tuple[Any, int]:
+    """Clips and heads of a tensor that has no roles yet: its first dimension, and the others before time."""
+    lead = [a for d in layout.dims[:-2] for a in d]
+    first = [a for a in lead if a.role == "0"] if len(shape_of(layout.source)) > 2 else []
+    return numel(first), numel(a for a in lead if a not in first)
+
+
+def _lead(clips: Any, heads: int) -> Dim:
+    return normal((*full("b", clips), Axis("c", HEAD_SIZE, heads)))
+
+
+def _swapped(layout: Layout) -> Layout:
+    *lead, a, b = layout.dims
+    return Layout((*lead, b, a), layout.source, layout.matrix, layout.scale)
+
+
+def _back(node: Any, keep: int, scaled: bool = False) -> Iterator[fx.Node]:
+    """The node and what it rearranges while the last `keep` dimensions stay; `scaled`: also through factors."""
+    while True:
+        yield node
+        passes = node.target in REARRANGING or (scaled and scalar_factor(node) is not None)
+        if node.op != "call_function" or not passes:
+            return
+        source = node.args[0]
+        if shape_of(source)[-keep:] != shape_of(node)[-keep:]:
+            return
+        node = source
+
+
+def _is_product(node: Any) -> bool:
+    return isinstance(node, fx.Node) and node.target in (aten.bmm.default, aten.mm.default)
+
+
+def _is_dropout(node: fx.Node) -> bool:
+    source = node.args[0] if node.op == "call_function" and node.args else None
+    return isinstance(source, fx.Node) and source.target is aten.native_dropout.default
+
+
+def _back_to_softmax(node: fx.Node) -> bool:
+    dropped: Any = node.args[0]
+    return any(softmax_input(n) is not None for n in _back(dropped.args[0], keep=2))

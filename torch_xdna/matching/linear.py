@@ -1,0 +1,200 @@
+"""Matrix products with a weight: linear, addmm, mm, a batch of them with one weight, conv1d."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from lowering.ops import Add, Conv1d, Linear
+from torch_xdna.matching.layout import full, size_of
+from torch_xdna.matching.refusal import Refusal
+from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.views import is_weight, permutation
+
+aten = torch.ops.aten
+
+COMPUTED = Refusal(
+    "both factors are computed in the graph: the device multiplies by weights, "
+    "and activations only within attention, softmax(q k^T) v"
+)
+
+
+def linear(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.linear(x, weight (n, k), bias)."""
+    x, weight, bias = (*node.args, None)[:3]
+    return product(scope, node, x, weight, transposed=False, bias=bias)
+
+
+def mm(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.mm(x, weight (k, n))."""
+    return product(scope, node, node.args[0], node.args[1], transposed=True)
+
+
+def addmm(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.addmm(bias or residual, x, weight (k, n))."""
+    if node.kwargs.get("beta", 1) != 1 or node.kwargs.get("alpha", 1) != 1:
+        return Refusal("addmm has alpha or beta other than 1, the device adds without a factor")
+    added, x, weight = arguments(node)
+    columns = shape_of(node)[-1:]
+    if shape_of(added) == columns or shape_of(added) == (1, *columns):
+        return product(scope, node, x, weight, transposed=True, bias=added)
+    return Refusal(
+        "addmm adds a whole matrix: write it as x @ w + matrix, which the device takes as a residual"
+    )
+
+
+def bmm(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.bmm(x, weight (k, n) expanded over the batch): how a linear over a non-contiguous x arrives."""
+    x, weight = arguments(node)
+    shared = _unexpanded(weight)
+    if shared is None:
+        return (
+            COMPUTED if not is_weight(weight) else Refusal("each entry of the batch has a weight of its own")
+        )
+    return product(scope, node, x, shared, transposed=True)
+
+
+def product(
+    scope: Scope, node: fx.Node, x: Any, weight: Any, *, transposed: bool, bias: Any = None
+) -> Match | Refusal:
+    """x (..., k) times weight: (n, k), or (k, n) if `transposed`."""
+    if (refusal := _weights(weight, bias)) is not None:
+        return refusal
+    found = scope.rows_and_dims(x)
+    if isinstance(found, Refusal):
+        return found
+    matrix, dims = found
+    weight, transposed = _direct(weight, transposed)
+    n = int(shape_of(node)[-1])
+    names = scope.param(weight), None if bias is None else scope.param(bias, (n,))
+    return scope.emit(
+        node,
+        lambda out: Linear(out, matrix.id, names[0], names[1], transposed=transposed, name=_name(names[0])),
+        matrix.batch, matrix.rows, n, (*dims[:-1], full("c", n)),
+    )  # fmt: skip
+
+
+def add_bias(scope: Scope, node: fx.Node, product_node: fx.Node, bias: fx.Node) -> Match | Refusal | None:
+    """A bias added after a product without one: the same Linear with its bias. None if it is no such product."""
+    layout = scope.layout(product_node)
+    match = scope.matches.get(layout.matrix.node) if layout.matrix is not None else None
+    if match is None or not isinstance(match.op, Linear) or match.op.bias is not None or layout.scale != 1:
+        return None
+    if layout.dims[-1:] != (full("c", match.matrix.cols),) or unfit(bias) is not None:
+        return None
+    op, name = match.op, scope.param(bias, (match.matrix.cols,))
+    made = scope.emit(
+        node,
+        lambda out: Linear(out, op.x, op.weight, name, transposed=op.transposed, name=op.name),
+        match.matrix.batch, match.matrix.rows, match.matrix.cols, layout.dims, (match.matrix.node,),
+    )  # fmt: skip
+    return made
+
+
+def conv1d(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.convolution over (batch, channels, frames) as Whisper uses it."""
+    x, weight, bias, stride, padding, dilation, backward, _, groups = arguments(node)
+    if len(stride) != 1:
+        return Refusal(f"the device takes conv1d only, this one has {len(stride)} dimensions")
+    form = (shape_of(weight)[-1], list(stride), list(padding), list(dilation), backward, groups)
+    if form not in [(3, [s], [1], [1], False, 1) for s in (1, 2)]:
+        return Refusal(
+            "the device takes conv1d with kernel 3, padding 1, stride 1 or 2, no dilation, one group; "
+            f"this one has kernel {form[0]}, padding {padding[0]}, stride {stride[0]}, dilation {dilation[0]}, "
+            f"groups {groups}" + (", transposed" if backward else "")
+        )
+    if (refusal := _weights(weight, bias)) is not None:
+        return refusal
+    if (refusal := unfit(x)) is not None:
+        return refusal
+    frames = size_of(node.meta["val"].shape[2])
+    if not isinstance(frames, int):
+        return Refusal(
+            "its number of frames is symbolic, the device needs it fixed: compile with dynamic=False"
+        )
+    layout = scope.layout(x)
+    m = layout.matrix
+    if (
+        m is None
+        or layout.scale != 1
+        or layout.dims != (full("b", m.batch), full("c", m.cols), full("r", m.rows))
+    ):
+        if m is not None or layout.scale != 1:
+            layout = scope.rebase(x)
+        bound, _ = scope.bind(layout, layout.dims[0], layout.dims[2], layout.dims[1])
+        if isinstance(bound, Refusal):
+            return bound
+        m = bound
+    matrix, n, step = m, int(shape_of(node)[1]), int(stride[0])
+    names = scope.param(weight), None if bias is None else scope.param(bias)
+    return scope.emit(
+        node,
+        lambda out: Conv1d(out, matrix.id, names[0], names[1], stride=step, name=_name(names[0])),
+        matrix.batch, frames, n, (full("b", matrix.batch), full("c", n), full("r", frames)),
+    )  # fmt: skip
+
+
+def added_weight(scope: Scope, node: fx.Node, x: fx.Node, weight: fx.Node) -> Match | Refusal:
+    """x + weight, the same (rows, cols) for each clip: a position embedding."""
+    found = scope.matrix_of(x)
+    if isinstance(found, Refusal):
+        return found
+    matrix, dims = found
+    clip = [d for d in (full("r", matrix.rows), full("c", matrix.cols)) if d]
+    if [d for d in dims if d] != [d for d in (full("b", matrix.batch), *clip) if d]:
+        return Refusal(
+            "a weight is added to a tensor whose last two dimensions are not the device's rows and columns"
+        )
+    shape = shape_of(weight)
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    per_clip = matrix.rows, matrix.cols
+    if len(shape) > 2 or any(s not in (1, n) for s, n in zip(shape[::-1], per_clip[::-1])):
+        return Refusal(
+            f"a weight of shape {list(shape)} is added, the device adds one of (rows, columns) {per_clip}"
+        )
+    y = scope.param(weight, per_clip)
+    return scope.emit(
+        node, lambda out: Add(out, matrix.id, y, name=_name(y)), matrix.batch, matrix.rows, matrix.cols, dims
+    )
+
+
+def _weights(weight: Any, bias: Any) -> Refusal | None:
+    for node, what in ((weight, "weight"), (bias, "bias")):
+        if node is None:
+            continue
+        if not is_weight(node):
+            return COMPUTED if what == "weight" else Refusal("its bias is computed in the graph")
+        if (refusal := unfit(node)) is not None:
+            return Refusal(f"its {what} does not fit: {refusal}")
+    return None
+
+
+def _direct(weight: fx.Node, transposed: bool) -> tuple[fx.Node, bool]:
+    """The weight as it is stored: a transposition is the device's to undo."""
+    while (
+        weight.op == "call_function"
+        and str(weight.target) in ("aten.t.default", "aten.transpose.int", "aten.permute.default")
+        and permutation(weight) == [1, 0]
+    ):
+        weight, transposed = weight.args[0], not transposed
+    return weight, transposed
+
+
+def _unexpanded(weight: Any) -> fx.Node | None:
+    """The (k, n) weight that every entry of the batch shares, or None."""
+    k, n = shape_of(weight)[1:]
+    node = weight
+    while isinstance(node, fx.Node) and node.op == "call_function":
+        if node.target not in (aten.expand.default, aten.view.default, aten.unsqueeze.default):
+            break
+        node = node.args[0]
+        if shape_of(node) == (k, n):
+            return node if is_weight(node) else None
+    return node if shape_of(node) == (k, n) and is_weight(node) else None
+
+
+def _name(param: str) -> str:
+    return param.removesuffix(".weight").removesuffix(".weight.embedding")

@@ -1,0 +1,214 @@
+"""Ops over rows and elements: layer_norm, softmax, gelu, add."""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import Any
+
+import torch
+from torch import fx
+
+from lowering.limits import NORM_WIDTH, SOFTMAX_WIDTH
+from lowering.ops import Add, Gelu, LayerNorm, Softmax
+from torch_xdna.matching import linear as products
+from torch_xdna.matching.refusal import Refusal
+from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.views import is_weight, roots
+
+aten = torch.ops.aten
+
+
+def layer_norm(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.native_layer_norm(x, shape, gamma, beta, eps), over the last dimension."""
+    x, shape, gamma, beta, eps = arguments(node)
+    if len(shape) != 1:
+        return Refusal(f"it normalises over {len(shape)} dimensions, the device over the last one")
+    value = only_value(node)
+    if isinstance(value, Refusal):
+        return value
+    for param, what in ((gamma, "weight"), (beta, "bias")):
+        if param is not None and (not is_weight(param) or unfit(param)):
+            return Refusal(f"its {what} is not a floating-point input of the graph")
+    found = scope.rows_and_dims(x)
+    if isinstance(found, Refusal):
+        return found
+    matrix, dims = found
+    if matrix.cols > NORM_WIDTH.maximum:
+        return Refusal(
+            f"its width {matrix.cols} exceeds the device's limit of {NORM_WIDTH.maximum} for layer_norm"
+        )
+    names = [None if p is None else scope.param(p) for p in (gamma, beta)]
+    name = (names[0] or module_path(node)).removesuffix(".weight")
+    return scope.emit(
+        value,
+        lambda out: LayerNorm(out, matrix.id, names[0], names[1], float(eps), name=name),
+        matrix.batch, matrix.rows, matrix.cols, dims, (node,),
+    )  # fmt: skip
+
+
+def softmax(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """Softmax over the last dimension, in the forms that `softmax_input` knows."""
+    x = softmax_input(node)
+    if x is None:
+        return Refusal("its softmax is not over the last dimension")
+    found = scope.rows_and_dims(x)
+    if isinstance(found, Refusal):
+        return found
+    matrix, dims = found
+    if matrix.cols > SOFTMAX_WIDTH.maximum:
+        return Refusal(
+            f"its width {matrix.cols} exceeds the device's limit of {SOFTMAX_WIDTH.maximum} for softmax"
+        )
+    name = module_path(node)
+    return scope.emit(
+        node, lambda out: Softmax(out, matrix.id, name=name), matrix.batch, matrix.rows, matrix.cols, dims
+    )
+
+
+def gelu(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.gelu, erf form."""
+    if node.kwargs.get("approximate", "none") != "none":
+        return Refusal(
+            "gelu's tanh form differs from the device's erf form by up to 5e-4, more than bf16 rounds where "
+            "gelu is small: use approximate='none'"
+        )
+    x: Any = node.args[0]
+    if (refusal := unfit(x)) is not None:
+        return refusal
+    found = scope.matrix_of(x)
+    if isinstance(found, Refusal):
+        return found
+    matrix, dims = found
+    name = module_path(node)
+    return scope.emit(
+        node, lambda out: Gelu(out, matrix.id, name=name), matrix.batch, matrix.rows, matrix.cols, dims
+    )
+
+
+def add(scope: Scope, node: fx.Node) -> Match | Refusal:
+    """aten.add of two tensors of one shape (residual), or of a weight that is the same for each clip."""
+    x, y = arguments(node)
+    if node.kwargs.get("alpha", 1) != 1:
+        return Refusal("add has an alpha other than 1, the device adds without a factor")
+    if not (isinstance(x, fx.Node) and isinstance(y, fx.Node)):
+        return Refusal("it adds a number, the device adds tensors")
+    for operand in (x, y):
+        if (refusal := unfit(operand)) is not None:
+            return refusal
+    shape = shape_of(node)
+    if not shape:
+        return Refusal("it has no dimensions, the device computes matrices")
+    x, y = (y, x) if _is_added_weight(scope, x, shape) and not _is_added_weight(scope, y, shape) else (x, y)
+    if _is_added_weight(scope, y, shape) and shape_of(x) == shape:
+        if shape_of(y) == shape[-1:]:
+            made = products.add_bias(scope, node, x, y)
+            if made is not None:
+                return made
+        return products.added_weight(scope, node, x, y)
+    if shape_of(x) != shape or shape_of(y) != shape:
+        return Refusal("it broadcasts one of two activations, the device adds tensors of one shape")
+    if scope.layout(x).matrix is None and scope.layout(y).matrix is not None:
+        x, y = y, x
+    found = scope.matrix_of(x)
+    if isinstance(found, Refusal):
+        return found
+    matrix, dims = found
+    other = scope.bind_like(y, dims, matrix)
+    if isinstance(other, Refusal):
+        return other
+    name = module_path(node)
+    return scope.emit(
+        node,
+        lambda out: Add(out, matrix.id, other.id, name=name),
+        matrix.batch,
+        matrix.rows,
+        matrix.cols,
+        dims,
+    )
+
+
+def softmax_input(node: fx.Node) -> fx.Node | None:
+    """What a softmax over the last dimension is taken of, or None.
+
+    Besides the op itself: the safe form, as an op and decomposed (rows of -inf only give zeros: the device
+    has no such rows), and exp(x - max) / sum.
+    """
+    if node.op != "call_function":
+        return None
+    args: Any = arguments(node)
+    if node.target in (aten._softmax.default, aten._safe_softmax.default, aten.softmax.int):
+        return args[0] if args[1] in (-1, args[0].meta["val"].ndim - 1) else None
+    if node.target is aten.where.self:
+        return _safe_tail(node)
+    if node.target is aten.div.Tensor and isinstance(args[1], fx.Node):
+        return _exp_over_sum(node)
+    return None
+
+
+def only_value(node: fx.Node) -> fx.Node | Refusal:
+    """The first result of an op with several, if the others are unused."""
+    used = [u for u in node.users if u.target is operator.getitem]
+    if len(used) != len(node.users) or any(u.args[1] != 0 for u in used):
+        return Refusal("its statistics are used, the device gives its result only")
+    return used[0] if used else Refusal("its result is unused")
+
+
+def module_path(node: fx.Node) -> str:
+    """The path of the module that a node comes from, as `layers.0.self_attn`."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return node.name
+    path = list(stack.values())[-1][0]
+    return re.sub(r"^[LG]\['\w+'\]\.?", "", str(path)) or node.name
+
+
+def _is_added_weight(scope: Scope, node: fx.Node, shape: tuple) -> bool:
+    if not is_weight(node):
+        return False
+    return len(shape_of(node)) < len(shape) or roots(node) <= scope.static
+
+
+def _safe_tail(node: fx.Node) -> fx.Node | None:
+    """where(not any(not (x == -inf)), 0, softmax(x))."""
+    condition, zero, result = arguments(node)
+    if not isinstance(result, fx.Node) or (x := softmax_input(result)) is None:
+        return None
+    fill = zero.args[-1] if isinstance(zero, fx.Node) and "full" in str(zero.target) else None
+    if isinstance(zero, fx.Node) and zero.target is aten.scalar_tensor.default:
+        fill = zero.args[0]
+    chain = [aten.logical_not.default, aten.any.dim, aten.logical_not.default, aten.eq.Scalar]
+    for target in chain:
+        if not isinstance(condition, fx.Node) or condition.target is not target:
+            return None
+        last = condition
+        condition = condition.args[0]
+    return x if condition is x and last.args[1] == float("-inf") and fill == 0 else None
+
+
+def _exp_over_sum(node: fx.Node) -> fx.Node | None:
+    """exp(x - amax(x, -1)) / sum(exp(x - amax(x, -1)), -1)."""
+    top, bottom = arguments(node)
+    if not (isinstance(top, fx.Node) and isinstance(bottom, fx.Node)) or top.target is not aten.exp.default:
+        return None
+    shifted: Any = top.args[0]
+    if (
+        bottom.target is not aten.sum.dim_IntList
+        or bottom.args[0] is not top
+        or shifted.target is not aten.sub.Tensor
+    ):
+        return None
+    x, peak = shifted.args
+    while isinstance(peak, fx.Node) and peak.target is aten.detach.default:
+        peak = peak.args[0]
+    if isinstance(peak, fx.Node) and peak.target is operator.getitem and peak.args[1] == 0:
+        peak = peak.args[0]  # max returns its values first
+    if (
+        not isinstance(peak, fx.Node)
+        or peak.target not in (aten.amax.default, aten.max.dim)
+        or peak.args[0] is not x
+    ):
+        return None
+    last = -1, x.meta["val"].ndim - 1, [-1], [x.meta["val"].ndim - 1]
+    keeps = all(n.args[2:] == (True,) and n.args[1] in last for n in (bottom, peak))
+    return x if keeps else None

@@ -1,0 +1,138 @@
+"""Ops that only rearrange a tensor, or mean nothing to the device: followed, not executed in a region."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from torch_xdna.matching.layout import Dims, regroup
+from torch_xdna.matching.scope import FLOATS, Layout, Scope, shape_of
+
+aten = torch.ops.aten
+
+# The order of elements stays, only the grouping into dimensions changes. The second set makes a copy in
+# eager.
+_REGROUPING = {
+    aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten._reshape_copy.default,
+    aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims,
+    aten.expand.default, aten.alias.default, aten.detach.default, aten.flatten.using_ints,
+}  # fmt: skip
+_COPIES = {aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default}
+_PERMUTING = {aten.permute.default, aten.transpose.int, aten.t.default, aten.mT.default, aten.numpy_T.default}
+_CASTS = {aten._to_copy.default, aten.to.dtype}
+_SLICING = {
+    aten.slice.Tensor, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default,
+    aten.as_strided.default, aten.unbind.int, aten.narrow.default, aten.diagonal.default, aten.unfold.default,
+}  # fmt: skip
+
+VIEWS = _REGROUPING | _PERMUTING | _SLICING  # nothing is computed or copied
+REARRANGING = _REGROUPING | _PERMUTING | _COPIES | _CASTS
+# What may stand between a parameter and its use as a weight: only data movement, done once when weights are
+# packed.
+_WEIGHT_OPS = REARRANGING | {aten.slice.Tensor, aten.select.int, aten.cat.default, aten.embedding.default}
+_CONSTANTS = {aten.arange.default, aten.arange.start, aten.arange.start_step}
+
+
+def follow(scope: Scope, node: fx.Node) -> Layout | None:
+    """The layout of a rearranged tensor, or None if the node does something else (or is not followed)."""
+    if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+        return None
+    if node.target is operator.getitem:
+        return None
+    if node.target in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar):
+        return _scaled(scope, node)
+    if node.target in (aten.clamp.default, aten.clamp.Tensor):
+        return scope.layout(node.args[0]) if clamps_only_overflow(node) else None
+    if node.target not in REARRANGING:
+        return None
+    source: Any = node.args[0]
+    if node.target in _CASTS and not _float_cast(node):
+        return None
+    layout = scope.layout(source)
+    dims: Dims | None
+    if node.target in _PERMUTING:
+        dims = tuple(layout.dims[i] for i in permutation(node))
+    else:
+        dims = regroup([axis for dim in layout.dims for axis in dim], shape_of(node))
+    return None if dims is None else Layout(dims, layout.source, layout.matrix, layout.scale)
+
+
+def permutation(node: fx.Node) -> list[int]:
+    """Which dimension of the input each dimension of a permuting node is."""
+    source: Any = node.args[0]
+    n = source.meta["val"].ndim
+    order = list(range(n))
+    if node.target is aten.permute.default:
+        return [int(d) % n for d in node.args[1]]
+    if node.target is aten.numpy_T.default:
+        return order[::-1]
+    if n < 2:
+        return order
+    i, j = (node.args[1], node.args[2]) if node.target is aten.transpose.int else (n - 2, n - 1)
+    i, j = int(i) % n, int(j) % n
+    order[i], order[j] = order[j], order[i]
+    return order
+
+
+def scalar_factor(node: fx.Node) -> float | None:
+    """The number that a node multiplies its first operand by, or None."""
+    if node.target in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar):
+        x, factor = node.args[0], node.args[1]
+        if (
+            isinstance(x, fx.Node)
+            and isinstance(factor, (int, float))
+            and len(node.kwargs) == 0
+            and factor != 0
+        ):
+            value, of = node.meta["val"], x.meta["val"]
+            if value.dtype == of.dtype and value.dtype in FLOATS:
+                return float(factor) if "mul" in str(node.target) else 1 / factor
+    return None
+
+
+def clamps_only_overflow(node: fx.Node) -> bool:
+    """Whether a clamp only keeps fp16 from overflowing, as between layers: bf16 does not overflow there."""
+    bounds = dict(zip(("x", "min", "max"), node.args)) | node.kwargs
+    low, high = bounds.get("min"), bounds.get("max")
+    fp16 = node.meta["val"].dtype is torch.float16
+    return fp16 and all(isinstance(b, (int, float)) for b in (low, high)) and low <= -6e4 and high >= 6e4
+
+
+def is_weight(node: Any) -> bool:
+    """Whether a tensor comes from the graph's inputs by data movement alone: it can be packed as a weight."""
+    if not isinstance(node, fx.Node):
+        return True
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or any(not isinstance(s, int) for s in value.shape):
+        return False
+    if node.op in ("placeholder", "get_attr"):
+        return True
+    return (
+        node.op == "call_function"
+        and (node.target in _WEIGHT_OPS or node.target in _CONSTANTS)
+        and all(is_weight(n) for n in node.all_input_nodes)
+    )
+
+
+def roots(node: fx.Node) -> set[fx.Node]:
+    """The graph's inputs that a weight comes from."""
+    if node.op in ("placeholder", "get_attr"):
+        return {node}
+    return set().union(*(roots(n) for n in node.all_input_nodes))
+
+
+def _scaled(scope: Scope, node: fx.Node) -> Layout | None:
+    factor = scalar_factor(node)
+    if factor is None:
+        return None
+    layout = scope.layout(node.args[0])
+    return Layout(layout.dims, layout.source, layout.matrix, layout.scale * factor)
+
+
+def _float_cast(node: fx.Node) -> bool:
+    source: Any = node.args[0]
+    a, b = source.meta["val"], node.meta["val"]
+    return a.dtype in FLOATS and b.dtype in FLOATS and a.device == b.device

@@ -1,0 +1,86 @@
+"""Decide where each op of an ATen graph runs, and write down why."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+
+import torch
+from torch import fx
+
+from torch_xdna.errors import FallbackError
+from torch_xdna.matching import Refusal, Scope, is_compute, match_graph
+from torch_xdna.matching.layout import size_of
+from torch_xdna.matching.rows import module_path
+from torch_xdna.partition import Partition, partition
+from torch_xdna.report import DEVICE, EAGER, Row
+from torch_xdna.trace import NEEDS_GRADIENTS, Origin
+
+
+def place(
+    aten: fx.GraphModule, origin: Origin, banned: Mapping[fx.Node, Refusal] | None = None
+) -> tuple[Partition, tuple[Row, ...]]:
+    """The partition of a graph and a row for each op. `banned`: ops that the device refused after all."""
+    names, static = origin.of_placeholders(aten.graph)
+    scope = match_graph(aten.graph, Scope(names, static), banned or {})
+    parts = partition(aten.graph, scope, origin.name)
+    return parts, _rows(aten.graph, scope, parts)
+
+
+def training_rows(gm: fx.GraphModule) -> tuple[Row, ...]:
+    """The rows of Dynamo's graph if it runs eager as a whole."""
+    out = []
+    for node in gm.graph.nodes:
+        value = node.meta.get("example_value")
+        if node.op in ("call_function", "call_method", "call_module") and isinstance(value, torch.Tensor):
+            name = getattr(node.target, "__name__", str(node.target))
+            out.append(_row(name, node, value, EAGER, None, NEEDS_GRADIENTS))
+    return tuple(out)
+
+
+def check_fallback(rows: tuple[Row, ...]) -> None:
+    """With fallback="error": raises FallbackError naming the first eager op."""
+    eager = [row for row in rows if row.where == EAGER]
+    if eager:
+        row, more = eager[0], len(eager) - 1
+        others = f" (and {more} more op{'s' if more > 1 else ''})" if more else ""
+        raise FallbackError(
+            f"{row.op} of {row.name}, shape {list(row.shape)}{others}, would run eager on the CPU, "
+            f"because {row.reason}; leave it out of what is compiled, or allow it with options={{'fallback': 'eager'}}"
+        )
+
+
+def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
+    region = {node: i for i, plan in enumerate(parts.plans) for node in plan.nodes}
+    exported = {b.node for plan in parts.plans for b in plan.outputs}
+    eager = set(parts.eager)
+    out = []
+    for node in graph.nodes:
+        if not is_compute(node) and node not in region:
+            continue
+        value = node.meta["val"]
+        value = value if isinstance(value, torch.Tensor) else value[0]
+        op = str(node.target).removesuffix(".default")
+        absorbed_by = parts.absorbed.get(node)
+        if node in eager:
+            refusal = scope.refusals.get(node) or Refusal("nothing on the device needs it there")
+            out.append(_row(op, node, value, EAGER, None, refusal.reason))
+        elif node in region:
+            if node.target is not operator.getitem:
+                out.append(_row(op, node, value, DEVICE, region[node], ""))
+        elif absorbed_by is not None:
+            kind = type(scope.matches[absorbed_by].op).__name__.lower()
+            whole = absorbed_by.target is operator.getitem and node in absorbed_by.all_input_nodes
+            out.append(_row(op, node, value, DEVICE, region[absorbed_by], "" if whole else f"part of {kind}"))
+        elif node in exported:
+            origin = scope.layouts[node].matrix
+            assert origin is not None
+            out.append(
+                _row(op, node, value, DEVICE, region[origin.node], "done on the way out of the region")
+            )
+    return tuple(out)
+
+
+def _row(op: str, node: fx.Node, value: torch.Tensor, where: str, region: int | None, reason: str) -> Row:
+    sizes = tuple(s if isinstance(s, int) else str(s) for s in map(size_of, value.shape))
+    return Row(op, module_path(node), sizes, str(value.dtype).removeprefix("torch."), where, region, reason)

@@ -1,0 +1,210 @@
+"""What ran where and why: one row per op of each compiled graph, as a table, as JSON, as counts."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lowering.ops import Region
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEVICE, EAGER = "device", "eager"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One op of the user's graph.
+
+    op: its ATen name; name: the module or parameter that it belongs to; shape: of its result, a symbolic
+    size as a string; where: "device" or "eager" (the CPU); region: number of the region, None if eager;
+    reason: why it is eager, or what became of an op that the device needs not execute.
+    """
+
+    op: str
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    where: str
+    region: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """One compiled graph. `frame`: Dynamo's number of the code object, the same for each compile of it."""
+
+    name: str
+    frame: int
+    rows: tuple[Row, ...]
+    regions: tuple[Region, ...] = ()
+    device: str = ""
+    executables: tuple[Any, ...] = ()
+
+    @property
+    def signature(self) -> tuple:
+        """Equal for compiles that differ by the batch size only."""
+        return (
+            self.name,
+            self.frame,
+            self.regions,
+            tuple((r.op, r.where, r.reason) for r in self.rows),
+            self.device,
+        )
+
+
+_numbers = itertools.count()
+
+
+@dataclass(eq=False)
+class Report:
+    """What was compiled for one function or module: several compiles, several graphs where Dynamo breaks it."""
+
+    graphs: list[GraphReport] = field(default_factory=list)
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    @property
+    def name(self) -> str:
+        return self.graphs[0].name if self.graphs else "nothing"
+
+    @property
+    def compiles(self) -> int:
+        """How many graphs were compiled."""
+        return len(self.graphs)
+
+    @property
+    def distinct(self) -> list[GraphReport]:
+        """The graphs, without the repeats that other batch sizes caused."""
+        return list({g.signature: g for g in self.graphs}.values())
+
+    @property
+    def region_list(self) -> list[Region]:
+        return [r for g in self.distinct for r in g.regions]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for g in self.distinct for row in g.rows]
+
+    @property
+    def regions(self) -> int:
+        return len(self.region_list)
+
+    @property
+    def device_ops(self) -> int:
+        return sum(row.where == DEVICE for row in self.rows)
+
+    @property
+    def eager_ops(self) -> int:
+        return sum(row.where == EAGER for row in self.rows)
+
+    @property
+    def dispatches(self) -> int:
+        """Commands sent to the device so far, by every model that shares the executables."""
+        return sum(s.dispatches for s in self._stats())
+
+    @property
+    def overlay_changes(self) -> int:
+        return sum(s.overlay_changes for s in self._stats())
+
+    def _stats(self) -> list[Any]:
+        executables = {id(e): e for g in self.graphs for e in g.executables}
+        return [e.stats for e in executables.values() if hasattr(e, "stats")]
+
+    def summary(self) -> str:
+        """As `encoder: 1 region, 0 eager ops`."""
+        return f"{self.name}: {_count(self.regions, 'region')}, {_count(self.eager_ops, 'eager op')}"
+
+    def profile(self) -> Any:
+        """Modelled time per layer and op; see torch_xdna.profile."""
+        from torch_xdna.profile import profile_report  # type: ignore[import-not-found, unused-ignore]
+
+        return profile_report(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "summary": self.summary(),
+            "regions": self.regions,
+            "device_ops": self.device_ops,
+            "eager_ops": self.eager_ops,
+            "compiles": self.compiles,
+            "dispatches": self.dispatches,
+            "overlay_changes": self.overlay_changes,
+            "graphs": [
+                {
+                    "name": g.name,
+                    "device": g.device or None,
+                    "rows": [asdict(row) for row in g.rows],
+                    "regions": [str(r) for r in g.regions],
+                }
+                for g in self.distinct
+            ],
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def tables(self) -> list[Table]:
+        """A rich table per graph."""
+        from rich.table import Table
+
+        tables = []
+        for graph in self.distinct:
+            title = f"{graph.name} on {graph.device}" if graph.device else graph.name
+            table = Table(title=title, title_justify="left")
+            for column in ("op", "of", "shape", "where", "why"):
+                table.add_column(column, overflow="fold")
+            for row in graph.rows:
+                where = "eager CPU" if row.region is None else f"region {row.region}"
+                style = "yellow" if row.where == EAGER else None
+                table.add_row(row.op, row.name, _shape(row.shape), where, row.reason, style=style)
+            tables.append(table)
+        return tables
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        console = Console(file=text, width=160, color_system=None)
+        for table in self.tables():
+            console.print(table)
+        counts = f"{_count(self.device_ops, 'op')} on the device, {_count(self.compiles, 'compile')}"
+        console.print(f"{self.summary()} ({counts})")
+        return text.getvalue()
+
+
+_REPORTS: weakref.WeakSet[Report] = weakref.WeakSet()
+
+
+def reports() -> list[Report]:
+    """A report for each function or module compiled in this process whose compiled code still exists."""
+    return sorted(_REPORTS, key=lambda r: r.number)
+
+
+def recorded(graph: GraphReport) -> Report:
+    """The report that a graph belongs to; whoever compiled the graph must hold on to it."""
+    for report in reports():
+        if graph.signature in {g.signature for g in report.graphs}:
+            report.graphs.append(graph)
+            return report
+    report = Report([graph])
+    _REPORTS.add(report)
+    return report
+
+
+def forget() -> None:
+    """Nothing is compiled any more: after torch._dynamo.reset()."""
+    _REPORTS.clear()
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return " x ".join(map(str, shape))
