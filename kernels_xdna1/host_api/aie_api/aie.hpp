@@ -108,12 +108,12 @@ AIE_INLINE void set_rounding(rounding_mode m) {
 template <unsigned N, class T> AIE_INLINE vector<T, N> load_v(const T *p) {
     host::spend_load((N * sizeof(T) + 31) / 32, std::is_same_v<T, float>);
     vector<T, N> r{};
-    if (host::access(p, N * sizeof(T), "load")) __builtin_memcpy(&r.v, p, sizeof r.v);
+    if (host::access(p, N * sizeof(T), false)) __builtin_memcpy(&r.v, p, sizeof r.v);
     return r;
 }
 template <class T, unsigned N> AIE_INLINE void store_v(T *p, const vector<T, N> &x) {
     host::spend(host::store, (N * sizeof(T) + 31) / 32);
-    if (host::access(p, N * sizeof(T), "store")) __builtin_memcpy(p, &x.v, sizeof x.v);
+    if (host::access(p, N * sizeof(T), true)) __builtin_memcpy(p, &x.v, sizeof x.v);
 }
 
 // ---- initialisation, reshaping ----
@@ -175,7 +175,7 @@ template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_odd(const vect
 #define AIE_HOST_BINARY(name, expression)                                                          \
     template <class T, unsigned N> requires(std::is_integral_v<T>)                                 \
     AIE_INLINE vector<T, N> name(const vector<T, N> &a, const vector<T, N> &b) {                   \
-        host::spend(host::multiply, detail::registers(N * sizeof(T)));                             \
+        host::spend(host::move, detail::registers(N * sizeof(T)));                                 \
         return {expression};                                                                       \
     }
 AIE_HOST_BINARY(add, (detail::raw_t<T, N>)((detail::raw_t<std::make_unsigned_t<T>, N>)a.v + (detail::raw_t<std::make_unsigned_t<T>, N>)b.v))
@@ -193,11 +193,11 @@ template <unsigned N> AIE_INLINE vector<int32_t, N> logical_downshift(const vect
     return {(detail::raw_t<int32_t, N>)((detail::raw_t<uint32_t, N>)x.v >> n)};
 }
 template <unsigned N> AIE_INLINE mask<N> lt(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
-    host::spend(host::multiply);
+    host::spend(host::move);
     return {a.v < b.v};
 }
 template <unsigned N> AIE_INLINE mask<N> eq(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
-    host::spend(host::multiply);
+    host::spend(host::move);
     return {a.v == b.v};
 }
 // a where the mask is clear, b where it is set.

@@ -11,9 +11,15 @@
 #include <cstdio>
 #include <immintrin.h>
 
+// The image of this shared object: constants of the kernels lie in it.
+extern "C" __attribute__((visibility("hidden"))) const char __ehdr_start, _end;
+
 namespace aie::host {
 
-// Issue slots of the AIE2 core that a vector operation can take. `scalar` is charged per loop trip by the kernels' loops.
+// Issue slots of the core. `multiply` is the vector slot: products and additions in accumulators. Integer operations,
+// comparisons, selections, shuffles and broadcasts share the move slot with copies (so in the compiler's instruction
+// tables of the sister core AIE2P; the tables of AIE2 were not at hand). fp32 to bf16 leaves through the store unit.
+// Address updates are part of loads and stores, and loops cost nothing: `scalar` holds the mode and mask operations only.
 enum slot { multiply, load_a, load_b, store, move, scalar, slots };
 
 // Accumulator accesses in memory go through load unit a; everything else takes the unit with less work so far.
@@ -42,12 +48,12 @@ inline void spend_load([[maybe_unused]] unsigned n, [[maybe_unused]] bool accumu
 }
 
 // Returns false (and keeps the first error for the caller of the kernel) for an access that the core could not make.
-inline bool access([[maybe_unused]] const void *p, [[maybe_unused]] size_t bytes, [[maybe_unused]] const char *what) {
+inline bool access([[maybe_unused]] const void *p, [[maybe_unused]] size_t bytes, [[maybe_unused]] bool writes) {
 #ifdef AIE_HOST_DEBUG
     const auto at = reinterpret_cast<uintptr_t>(p);
     const size_t alignment = bytes < 32 ? bytes : 32;  // vector loads and stores are 256 bits wide at most
     const char *cause = at % alignment ? "is misaligned" : "lies outside the operands";
-    bool inside = at % alignment == 0 && core.operands == 0;
+    bool inside = at % alignment == 0 && (core.operands == 0 || (!writes && p >= &__ehdr_start && p < &_end));
     for (unsigned i = 0; i < core.operands && at % alignment == 0; ++i)
         inside |= core.operand[i].first <= at && at + bytes <= core.operand[i].last;
     if (inside) return true;
@@ -55,7 +61,7 @@ inline bool access([[maybe_unused]] const void *p, [[maybe_unused]] size_t bytes
         long offset = core.operands ? long(at - core.operand[0].first) : 0;
         for (unsigned i = 0; i < core.operands; ++i)
             if (core.operand[i].first <= at && at < core.operand[i].last) offset = long(at - core.operand[i].first);
-        snprintf(core.error, sizeof core.error, "a %s of %zu bytes at offset %ld %s", what, bytes, offset, cause);
+        snprintf(core.error, sizeof core.error, "a %s of %zu bytes at offset %ld %s", writes ? "store" : "load", bytes, offset, cause);
     }
     return false;
 #else

@@ -1,0 +1,145 @@
+"""Counts what each kernel issues per call, with the counting build, and keeps it in cycles.json.
+
+`python -m kernels_xdna1 count` writes the file; nothing else is generated from hardware or by hand. A variant is what a
+call's cost depends on: GELU or not, this column's object or not, the kind of a row operation. Calls whose cost varies
+(first and last block of a row, key blocks that raise a maximum) are averaged over one typical pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from kernels_xdna1.description import COUNTS_FILE
+from kernels_xdna1.host import SLOTS, Kernels, load
+
+WIDTH = 512
+"""Columns of the rows of a statistics pass: whisper-base."""
+KEYS = 1500
+SCALE = 0.125 * np.log2(np.e)
+
+Counts = dict[str, dict[str, float]]
+
+
+def count() -> Counts:
+    """{"kernel" or "kernel/variant": {slot: operations per call}}."""
+    kernels = load(debug=True, counting=True)
+    bench = _Bench(kernels)
+    found: Counts = {}
+    for name, run in bench.runs().items():
+        kernels.counts()
+        calls = run()
+        found[name] = {slot: round(n / calls, 2) for slot, n in kernels.counts().items()}
+    return found
+
+
+def write() -> None:
+    COUNTS_FILE.write_text(as_text(count()))
+
+
+def as_text(counts: Counts) -> str:
+    return json.dumps({"slots": list(SLOTS), "per_call": counts}, indent=1) + "\n"
+
+
+class _Bench:
+    """Operands with plausible contents, and one run per kernel and variant that returns its number of calls."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+        random = np.random.default_rng(0)
+        self.blocks = [self._block(random) for _ in range(3)]
+        self.c, self.a0, self.a1 = (np.zeros(4096 + 32, np.uint16) for _ in range(3))
+        self.acc, self.hdr = np.zeros(4096 + 16, np.float32), np.zeros(64 + 16, np.int32)
+        self.params = np.zeros(4096 + 32, np.uint16)
+
+    @staticmethod
+    def _block(random: np.random.Generator) -> np.ndarray:
+        values = np.zeros(4096 + 32, np.float32)
+        values[:] = random.standard_normal(len(values))
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+    def runs(self) -> dict[str, Callable[[], int]]:
+        call = self._call
+        block, other, _ = self.blocks
+        named: dict[str, Callable[[], int]] = {
+            "read_header": lambda: call("read_header", self.params, self.hdr),
+            "gemm_init": lambda: call("gemm_init", self.acc),
+            "gemm_step": lambda: call("gemm_step", block, other, self.acc),
+            "gemm_params": lambda: self._params(0),
+            "gemm_params/gelu": lambda: self._params(1),
+            "gemm_residual": lambda: call("gemm_residual", block, self.acc, 0, 0),
+            "gemm_residual/skip": lambda: call("gemm_residual", block, self.acc, 0, 1),
+            "gemm_finish": lambda: self._finish(0),
+            "gemm_finish/keys": lambda: self._finish(1),
+            "gemm_finish/values": lambda: self._finish(2),
+            "attn_q": lambda: call("attn_q", block, self.c, 0, 0),
+            "attn_q/skip": lambda: call("attn_q", block, self.c, 0, 1),
+            "attn_init": lambda: call("attn_init", self.a1, self.acc),
+            "attn_k": self._keys,
+            "attn_finish": lambda: call("attn_finish", self.acc, self.a1, self.c),
+        }
+        for kind, name in enumerate(("layer_norm", "softmax")):
+            named[f"row_stats/{name}"] = lambda kind=kind: self._statistics(kind)
+        for kind, name in enumerate(("layer_norm", "softmax", "gelu", "add")):
+            named[f"row_apply/{name}"] = lambda kind=kind: self._apply(kind)
+        return named
+
+    def _call(self, name: str, *arguments: np.ndarray | int) -> int:
+        addresses = [_aligned(a).ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        getattr(self.kernels, name)(*addresses)
+        return 1
+
+    def _params(self, gelu: int) -> int:
+        _aligned(self.params).view(np.int32)[64:66] = 0, gelu
+        _aligned(self.acc)[:4096] = 1.0
+        return self._call("gemm_params", self.params, self.acc, self.hdr)
+
+    def _finish(self, order: int) -> int:
+        header = _aligned(self.hdr)
+        header[6:9], header[32] = (0, 1500, 6), order
+        return self._call("gemm_finish", self.acc, self.c, self.hdr, 3, 1)
+
+    def _keys(self) -> int:
+        header, upper = _aligned(self.hdr), np.float32(SCALE).view(np.int32) & -65536
+        header[9], header[10] = KEYS, upper
+        header[11] = np.float32(SCALE - upper.view(np.float32)).view(np.int32) & -65536
+        self._call("attn_init", self.a1, self.acc)
+        self.kernels.counts()
+        calls = -(-KEYS // 64)
+        return sum(
+            self._call(
+                "attn_k",
+                self.blocks[k % 2],
+                self.blocks[2],
+                self.a0,
+                self.a1,
+                self.acc,
+                self.hdr,
+                k,
+            )
+            for k in range(calls)
+        )
+
+    def _row_header(self, kind: int) -> None:
+        header = _aligned(self.hdr)
+        header[2], header[5], header[9] = WIDTH // 64, kind, WIDTH
+        header[10], header[13] = np.float32(1e-5).view(np.int32), np.float32(1 / WIDTH).view(np.int32)
+
+    def _statistics(self, kind: int) -> int:
+        self._row_header(kind)
+        return sum(
+            self._call("row_stats", self.blocks[k % 3], self.acc, self.hdr, k, 0) for k in range(WIDTH // 64)
+        )
+
+    def _apply(self, kind: int) -> int:
+        self._row_header(kind)
+        objects = 8 if kind == 3 else 4
+        held = (self.a0, self.a1, self.acc, self.hdr)
+        return sum(self._call("row_apply", self.blocks[0], self.c, *held, 0, j, 0) for j in range(objects))
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """The part of an over-long array that starts at a multiple of 64 bytes."""
+    return array[-array.ctypes.data % 64 // array.itemsize :]
