@@ -64,7 +64,9 @@ def attention_work(step: AttentionStep, columns: int) -> Work:
                 pattern = block_pattern(start, ((CORE_ROWS * len(groups), step.out.col_blocks),))
                 work.add(column, "C", step.out.buffer, pattern)
             else:
-                work.add(column, "C", step.spare, block_pattern(0, ((len(groups), 0),), CORE_ROWS))
+                work.add(
+                    column, "C", step.spare, block_pattern(CORE_ROWS * column, ((len(groups), 0),), CORE_ROWS)
+                )
     work.calls = {
         "attn_q": trips * objects,
         "attn_init": trips,

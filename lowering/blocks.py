@@ -19,6 +19,7 @@ from lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
 
 BLOCK_WORDS = BLOCK_BYTES // 4
 A_ORDER, K_ORDER, V_ORDER = 0, 1, 2  # the numbers in a parameter block
+_PIECE = np.complex128  # stands for a row of a tile, 8 bf16: 16 bytes that numpy moves as one item
 BIAS_BYTES = 4 * BLOCK  # a parameter block: fp32 bias[64], then int32 output order, int32 GELU flag
 
 
@@ -37,26 +38,29 @@ def padded_blocks(size: int) -> int:
 
 
 def pad(matrix: np.ndarray, row_blocks: int, col_blocks: int) -> np.ndarray:
-    """(rows, cols) fp32 -> uint16 bits (64 row_blocks, 64 col_blocks), zeros around."""
+    """(rows, cols) fp32, or bits of bf16 already -> uint16 bits (64 row_blocks, 64 col_blocks), zeros around."""
     rows, cols = matrix.shape
+    bits = matrix if matrix.dtype == np.uint16 else to_bf16(matrix)
     if (rows, cols) == (BLOCK * row_blocks, BLOCK * col_blocks):
-        return to_bf16(matrix)
+        return bits
     out = np.zeros((BLOCK * row_blocks, BLOCK * col_blocks), np.uint16)
-    out[:rows, :cols] = to_bf16(matrix)
+    out[:rows, :cols] = bits
     return out
 
 
 def pack_a(matrix: np.ndarray, row_blocks: int, col_blocks: int) -> np.ndarray:
-    """(rows, cols) fp32 -> (row_blocks, col_blocks, 4096) in A order."""
-    tiles = pad(matrix, row_blocks, col_blocks).reshape(row_blocks, 16, 4, col_blocks, 8, 8)
-    return np.ascontiguousarray(tiles.transpose(0, 3, 1, 4, 2, 5)).reshape(row_blocks, col_blocks, -1)
+    """(rows, cols) fp32 or bits of bf16 -> (row_blocks, col_blocks, 4096) in A order."""
+    pieces = pad(matrix, row_blocks, col_blocks).view(_PIECE).reshape(row_blocks, 16, 4, col_blocks, 8)
+    tiles = np.ascontiguousarray(pieces.transpose(0, 3, 1, 4, 2))
+    return tiles.view(np.uint16).reshape(row_blocks, col_blocks, -1)
 
 
 def unpack_a(blocks: np.ndarray, rows: int, cols: int) -> np.ndarray:
     """(row_blocks, col_blocks, 4096) in A order -> (rows, cols) fp32."""
     row_blocks, col_blocks = blocks.shape[:2]
-    tiles = blocks.reshape(row_blocks, col_blocks, 16, 8, 4, 8).transpose(0, 2, 4, 1, 3, 5)
-    return from_bf16(tiles.reshape(row_blocks * BLOCK, col_blocks * BLOCK)[:rows, :cols])
+    pieces = blocks.view(_PIECE).reshape(row_blocks, col_blocks, 16, 8, 4).transpose(0, 2, 4, 1, 3)
+    bits = pieces.reshape(row_blocks * BLOCK, col_blocks * 8).view(np.uint16)
+    return from_bf16(bits[:rows, :cols])
 
 
 def pack_keys(matrix: np.ndarray, key_blocks: int, heads: int) -> np.ndarray:
@@ -90,9 +94,9 @@ def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, or
 
 
 def im2col(matrix: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """(rows, channels) -> (frames, 3 channels): rows f - 1, f, f + 1 of each frame f side by side."""
+    """(rows, channels) of any dtype -> (frames, 3 channels): rows f - 1, f, f + 1 of each frame side by side."""
     rows, channels = matrix.shape
-    around = np.zeros((rows + 2, channels), np.float32)
+    around = np.zeros((rows + 2, channels), matrix.dtype)
     around[1:-1] = matrix
     taps = np.clip(frames[:, None] + np.arange(3), 0, rows + 1)
     return around[taps].reshape(len(frames), 3 * channels)

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from lowering import blocks
+from lowering.bf16 import to_bf16
 from lowering.limits import BLOCK
 from lowering.steps import KeyValues, Matrix
 
@@ -120,8 +121,9 @@ class InputFill:
             out[...] = packed.reshape(out.shape)
         else:
             planes = out.reshape(len(self.frames), -1, self.target.col_blocks, BLOCK * BLOCK)
+            bits = to_bf16(matrix)  # once for all planes
             for plane, frames in zip(planes, self.frames):
-                columns = blocks.im2col(matrix, np.array(frames))
+                columns = blocks.im2col(bits, np.array(frames))
                 plane[...] = blocks.pack_a(columns, plane.shape[0], self.target.col_blocks)
 
 

@@ -336,7 +336,7 @@ class _Planner:
         header = self._header(op.name)
         shape = f"{op.heads} heads, {q.rows} x {k.rows}"
         pair = self._pair((op.k, op.v))
-        spare = Buffer(ACTIVATIONS, limits.CORE_ROWS, f"{op.name} spare")
+        spare = Buffer(ACTIVATIONS, limits.CORE_ROWS * limits.COLUMNS.maximum, f"{op.name} spare")
         self.plan.steps.append(
             AttentionStep(
                 op.name, shape, header, self.matrices[op.q], pair, out, op.heads, k.rows, op.scale, spare

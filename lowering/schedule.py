@@ -185,6 +185,8 @@ class _Memory:
     def after_step(
         self, touched: dict[Buffer, dict[int, int]], written: dict[Buffer, dict[int, int]]
     ) -> None:
+        """Note a step's tasks: per buffer and channel the number of tasks up to the last one."""
+        self.before_writes.clear()
         for buffer, tasks in touched.items():
             self.history.append((buffer, tasks))
         for buffer, tasks in written.items():

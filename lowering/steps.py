@@ -113,7 +113,8 @@ class GemmStep(Step):
 
 @dataclass(frozen=True)
 class AttentionStep(Step):
-    """`keys` valid keys; heads are block columns of `q` and `out`. `spare`: 4 blocks for unwanted results."""
+    """`keys` valid keys; heads are block columns of `q` and `out`. `spare`: 4 blocks per column, for unwanted
+    results."""
 
     q: Matrix
     kv: KeyValues

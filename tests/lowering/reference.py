@@ -79,6 +79,9 @@ class Machine:
             assert dma.arg == 1
             if self.reading[pieces].any():
                 raise Hazard(f"overwrites what is still read: {dma}")
+            others = [t[1] for c in range(self.columns) for t in self.tasks[c, "C"]]
+            if any(np.isin(pieces, other).any() for other in others):
+                raise Hazard(f"overwrites what is still being written: {dma}")
             self.written[1][pieces] = False
         queue.append([dma, pieces, 0])
         if path == "C":
