@@ -17,6 +17,7 @@ from torch_xdna.devices import Device, Executable
 from torch_xdna.matching.scope import Weight
 from torch_xdna.matching.views import roots
 from torch_xdna.partition import Partition, Plan
+from torch_xdna.profile.ranges import device_range
 from torch_xdna.weights import WeightStore
 
 
@@ -72,7 +73,7 @@ class RegionCall(nn.Module):
         region = plan.region
         sources = list(dict.fromkeys(n for w in plan.weights.values() for n in sorted(roots(w.node))))
         self.reads = [b.node for b in plan.inputs] + sources
-        self.region = region
+        self.region, self.device_name = region, device.name
         self.prepared = _prepared(device, region, _recipes(plan.weights, sources))
         self._inputs = [
             entering(b.dims, region.value(v).rows, region.value(v).cols)
@@ -86,7 +87,9 @@ class RegionCall(nn.Module):
     def forward(self, *args: Tensor) -> list[Tensor]:
         n = len(self._inputs)
         packed = self.prepared.weights.get(args[n:])
-        results = self.prepared.executable.run([enter(t) for enter, t in zip(self._inputs, args)], packed)
+        with device_range(f"{self.region.name} on {self.device_name}"):
+            inputs = [enter(t) for enter, t in zip(self._inputs, args)]
+            results = self.prepared.executable.run(inputs, packed)
         return [
             leave(results[i].clone() if again else results[i])
             for (i, leave), again in zip(self._outputs, self._again)
@@ -94,7 +97,7 @@ class RegionCall(nn.Module):
 
 
 class Prepared:
-    """An executable and the weights packed for it, shared by all graphs with an equal region (other batches)."""
+    """An executable and the weights packed for it, shared by graphs with equal regions (other batches)."""
 
     def __init__(self, executable: Executable, recipes: tuple[Recipe, ...]) -> None:
         self.executable = executable
@@ -113,7 +116,7 @@ def _prepared(device: Device, region: Region, recipes: tuple[Recipe, ...]) -> Pr
 
 
 class Recipe(NamedTuple):
-    """How a region's parameter comes from the graph's inputs: `tree` is an input's number, or an op's call."""
+    """How a region's parameter comes from the graph's inputs: `tree` is an input's number or an op's call."""
 
     param: str
     shape: tuple[int, ...]

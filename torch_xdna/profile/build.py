@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lowering.errors import LoweringError
-from lowering.ops import Region
+from lowering.ops import Conv1d, Region
 from lowering.time import Costs
 from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
 from lowering.time.estimate import dispatch_seconds
@@ -18,6 +18,7 @@ from torch_xdna.errors import XdnaError
 from torch_xdna.profile.model import OpProfile, Profile
 
 FRAMES_PER_SECOND = 50  # encoder frames
+MEL_PER_SECOND = 100
 CLOCK_GHZ = 1.03
 
 
@@ -51,8 +52,12 @@ def profile_model(
 def profile_report(
     report: Any, *, clock_ghz: float = CLOCK_GHZ, columns: int = 4, simulate: bool = True, **options: Any
 ) -> Profile:
-    """The profile of the regions in a compiled model's report (`report.regions`)."""
-    regions = [found if isinstance(found, Region) else found.region for found in report.regions]
+    """The profile of the regions in a compiled model's report; options as for `profile_regions`."""
+    regions = report.region_list
+    mel = [region for region in regions if any(isinstance(op, Conv1d) for op in region.ops)]
+    if mel and "audio_seconds" not in options:
+        options["audio_seconds"] = mel[0].value(mel[0].inputs[0]).rows / MEL_PER_SECOND
+    options.setdefault("name", report.name)
     return profile_regions(regions, clock_ghz=clock_ghz, columns=columns, simulate=simulate, **options)
 
 

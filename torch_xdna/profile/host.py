@@ -10,16 +10,17 @@ from statistics import median
 import torch
 
 from lowering.ops import Region
-from torch_xdna.devices import select
+from torch_xdna.devices import Executable, select
 from torch_xdna.profile.model import OpProfile
-from torch_xdna.profile.ranges import PREFIX
+from torch_xdna.profile.ranges import PREFIX, device_range
 
 RUNS = 3
+_REGION = "profiled region"
 
 
 @dataclass(frozen=True)
 class HostTimes:
-    """Measured seconds of one clip: the median of the runs, and per op one run under the profiler."""
+    """Measured seconds of one clip: the median of the runs, and its parts (see `_shares`)."""
 
     seconds: float
     ops: dict[str, float] = field(default_factory=dict)
@@ -39,27 +40,33 @@ def host_times(region: Region, device: str) -> HostTimes:
         start = time.perf_counter()
         executable.run(inputs, packed)
         seconds.append(time.perf_counter() - start)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    total = median(seconds)
+    return HostTimes(total, _shares(executable, inputs, packed, total))
+
+
+def _shares(
+    executable: Executable, inputs: list[torch.Tensor], packed: object, total: float
+) -> dict[str, float]:
+    """`total` divided among the ops as one profiled run divides the time of all its threads."""
+    every_thread = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with (
+        torch.profiler.profile(activities=activities, experimental_config=every_thread) as profiler,
+        device_range(_REGION),
+    ):
         executable.run(inputs, packed)
-    ops = {
-        event.key.removeprefix(PREFIX): event.cpu_time_total * 1e-6
+    times = {
+        event.key.removeprefix(PREFIX): event.cpu_time_total
         for event in profiler.key_averages()
-        if event.key.startswith(PREFIX)
+        if event.key.startswith(PREFIX) and event.key != PREFIX + _REGION
     }
-    return HostTimes(median(seconds), ops)
+    sum_of_threads = sum(times.values())
+    return {name: total * value / sum_of_threads for name, value in times.items()}
 
 
 def with_host_times(ops: Sequence[OpProfile], measured: Sequence[HostTimes]) -> list[OpProfile]:
-    """Put the measured time of every op beside its modelled one; joined ops (`q_proj+k_proj`) get the sum."""
+    """Put the measured time of every op beside its modelled one, where the device named the op."""
     known: dict[str, float] = {}
     for times in measured:
         known.update(times.ops)
-    return [replace(op, host_seconds=_sum(known, op.name)) for op in ops]
-
-
-def _sum(known: dict[str, float], name: str) -> float | None:
-    first, *others = name.split("+")
-    prefix = first.rpartition(".")[0]
-    names = [first, *(f"{prefix}.{other}" for other in others)]
-    found = [known[n] for n in names if n in known]
-    return sum(found) if len(found) == len(names) else None
+    return [replace(op, host_seconds=known.get(op.name)) for op in ops]

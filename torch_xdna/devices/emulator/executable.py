@@ -17,6 +17,7 @@ from torch_xdna.devices.emulator.packing import LANES, Packed, pack
 from torch_xdna.devices.emulator.plan import HALO, Load, Product, Stage, Step, chunks, make_plan
 from torch_xdna.devices.emulator.workers import run_all
 from torch_xdna.devices.emulator.workspace import Scratch, Workspace
+from torch_xdna.profile.ranges import device_range
 
 INLINE_FLOPS = 20_000_000  # below this (about 0.2 ms) a clip is done sooner than another thread wakes up
 KEPT_WORKSPACES = 2  # for calls from two threads; more run at once too, with memory of their own
@@ -86,7 +87,8 @@ class _Clip:
         scratch = self.workspace.borrow()
         chunk = _Chunk(self, scratch, first, last)
         for step in stage.steps:
-            chunk.take(step)
+            with device_range(_name(step)):
+                chunk.take(step)
         self.workspace.give_back(scratch)
 
 
@@ -206,6 +208,15 @@ class _Chunk:
         for out, id in zip(self.clip.outs, self.clip.region.outputs, strict=True):
             if id == v:
                 out[self.clip.number, self.first : self.last].copy_(self.values[v])
+
+
+def _name(step: Step) -> str:
+    """As lowering calls it: `layers.0.self_attn.q_proj+k_proj+v_proj` for a product of several linear ops."""
+    if isinstance(step, Load):
+        return f"input {step.index}"
+    if isinstance(step, Product):
+        return "+".join([step.parts[0].name, *(part.name.rpartition(".")[2] for part in step.parts[1:])])
+    return step.name
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
