@@ -38,7 +38,8 @@ def padded_blocks(size: int) -> int:
 
 
 def pad(matrix: np.ndarray, row_blocks: int, col_blocks: int) -> np.ndarray:
-    """(rows, cols) fp32, or bits of bf16 already -> uint16 bits (64 row_blocks, 64 col_blocks), zeros around."""
+    """(rows, cols) fp32, or bits of bf16 already -> uint16 bits (64 row_blocks, 64 col_blocks), zeros
+    around."""
     rows, cols = matrix.shape
     bits = matrix if matrix.dtype == np.uint16 else to_bf16(matrix)
     if (rows, cols) == (BLOCK * row_blocks, BLOCK * col_blocks):
@@ -94,7 +95,8 @@ def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, or
 
 
 def im2col(matrix: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """(rows, channels) of any dtype -> (frames, 3 channels): rows f - 1, f, f + 1 of each frame side by side."""
+    """(rows, channels) of any dtype -> (frames, 3 channels): rows f - 1, f, f + 1 of each frame side by
+    side."""
     rows, channels = matrix.shape
     around = np.zeros((rows + 2, channels), matrix.dtype)
     around[1:-1] = matrix

@@ -112,12 +112,12 @@ class Program:
     @property
     def result_ranges(self) -> list[Range]:
         """The parts of kernel argument 1 that hold results: whole blocks with a true row and column."""
-        return _merged(
+        return [
             ((m.buffer.offset + i * m.col_blocks) * BLOCK_BYTES, -(-output.cols // BLOCK) * BLOCK_BYTES)
             for output in self.outputs
             for m in [output.matrix]
             for i in range(-(-output.rows // BLOCK))
-        )
+        ]
 
     def __str__(self) -> str:
         return "\n".join([self.summary(), "", *self._listing()])
