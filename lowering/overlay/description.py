@@ -29,7 +29,7 @@ from kernels_xdna1.description import HEADER_BYTES
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering import limits
 from lowering.errors import LimitError
-from lowering.overlay.program import ACCUMULATOR, CORE_PROGRAM, HEADER, Loop
+from lowering.overlay.program import ACCUMULATOR, CORE_PROGRAM, HEADER, Acquire, Loop, walk
 
 ROWS = limits.CORE_ROWS
 COLUMN_CHOICES = (1, 2, 4)
@@ -179,7 +179,17 @@ def memory_use(array: Overlay, tile: Tile) -> dict[str, int]:
 
 
 def check(array: Overlay) -> None:
-    """Raise `LimitError` for memory, DMA channels or descriptors that no tile has."""
+    """Raise `LimitError` for memory, DMA channels or descriptors that no tile has, and for a core that would wait
+    for ever because it wants more objects of a FIFO at once than there are buffers.
+    """
+    for statement in walk(array.program):
+        if isinstance(statement, Acquire):
+            for fifo in {array.port(core, statement.port).name for core in array.cores}:
+                wanted, depth = len(statement.names), array.fifo(fifo).depth
+                if wanted > depth:
+                    raise LimitError(
+                        f"FIFO depth: the core program holds {wanted} objects of {fifo}, depth {depth}"
+                    )
     for tile in array.tiles:
         outgoing = sum(tile == f.source for f in array.fifos)
         incoming = sum(tile in f.targets for f in array.fifos)

@@ -10,7 +10,8 @@ from lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
 from lowering.time.costs import Costs
 from torch_xdna.devices.array.errors import Refusal
 from torch_xdna.devices.array.fabric import InPort, Memory, OutPort
-from torch_xdna.devices.array.interpreter import compile_program, place
+from torch_xdna.devices.array.header import ROW_KINDS, check_header
+from torch_xdna.devices.array.interpreter import MOST_OBJECTS, compile_program, place
 
 if TYPE_CHECKING:
     from torch_xdna.devices.array.simulator import Array
@@ -18,15 +19,14 @@ if TYPE_CHECKING:
 Kernel = Callable[..., Any]
 _COPIED_HEADER_BYTES = 4 * HEADER_WORDS // 2
 GELU_FLAG = 260  # byte offset in a parameter block
-ROW_KINDS = {0: "layer_norm", 1: "softmax", 2: "gelu", 3: "add"}  # h[5]
 
 
 def kernel_costs(costs: Costs) -> dict[str, Any]:
-    """Cycles of a call: kernel -> [variant ->] by how many objects were acquired for it (0, 1 or 2)."""
+    """Cycles of a call: kernel -> [variant ->] by how many objects were acquired for it."""
 
     def by_objects(name: str, variant: str = "") -> tuple[float, ...]:
         cycles = costs.kernel_cycles(name, variant)
-        return tuple(float(cycles + n * costs.object_overhead) for n in range(4))
+        return tuple(float(cycles + n * costs.object_overhead) for n in range(MOST_OBJECTS + 1))
 
     table: dict[str, Any] = {}
     for name in KERNELS:
@@ -104,10 +104,8 @@ class Core:
         """The GELU flag of a parameter block at an address."""
         return bool(ctypes.c_int32.from_address(panel + GELU_FLAG).value)
 
-    def kind(self, number: int) -> int:
-        if number not in ROW_KINDS:
-            raise Refusal("header", f"{self.tile} got a row op of unknown kind {number} ({ROW_KINDS})")
-        return number
+    def check_header(self) -> None:
+        check_header(self.header, self.tile)
 
     def refuse_op(self, op: int) -> None:
         raise Refusal(

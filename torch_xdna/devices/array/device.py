@@ -99,7 +99,7 @@ class ArrayExecutable:
 
 
 def result_ranges(program: Program) -> list[tuple[int, int]]:
-    """Byte ranges of argument 1 that the host reads results from: blocks with at least one true row and column."""
+    """Byte ranges of argument 1 that the host reads results from: blocks with a true row and column."""
     ranges = []
     for output in program.outputs:
         matrix = output.matrix

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torch_xdna.devices.array.errors import Refusal
+
 if TYPE_CHECKING:
     from torch_xdna.devices.array.simulator import Array
 
@@ -58,6 +60,10 @@ class InPort:
         self.sender: Broadcast
 
     def release(self, count: int) -> None:
+        if count > self.filled:
+            raise Refusal(
+                "release", f"a core gives back {count} objects of {self.name} and holds {self.filled}"
+            )
         self.filled -= count
         self.released += count
         self.tail = (self.tail + count) % self.depth
@@ -176,11 +182,16 @@ class OutPort:
         self.waiter: Callable[[Any], None] | None = None
         self.join: Join
 
-    def release(self, received: tuple[int, int]) -> None:
-        """The core gives the oldest held buffer away; `received`: A and B objects it had got before."""
-        self.free -= 1
-        self.ready.append((self.addresses[self.head], received))
-        self.head = (self.head + 1) % self.depth
+    def release(self, count: int, received: tuple[int, int]) -> None:
+        """The core gives its oldest buffers away; `received`: A and B objects it had got before."""
+        if count > self.free:
+            raise Refusal(
+                "release", f"a core gives away {count} objects of {self.name} and holds {self.free}"
+            )
+        for _ in range(count):
+            self.free -= 1
+            self.ready.append((self.addresses[self.head], received))
+            self.head = (self.head + 1) % self.depth
         self.send()
 
     def send(self) -> None:

@@ -16,6 +16,7 @@ from lowering.overlay.program import Acquire, Call, Loop, Release, Statement, Sw
 
 # Trip counts above this can't come from a real program and would only keep the simulator busy.
 MOST_TRIPS = 1 << 16
+MOST_OBJECTS = 3  # acquired for one call: costs are tabled up to this
 
 
 # Kernels whose cost depends on their operands (by position): the key into `Core.costs[kernel]`. The cost
@@ -24,8 +25,8 @@ _VARIANTS = {
     "gemm_residual": "[{2} == {3}]",
     "attn_q": "[{2} == {3}]",
     "gemm_params": "[core.has_gelu({0})]",
-    "row_stats": "[core.kind(h[5])]",
-    "row_apply": "[core.kind(h[5])]",
+    "row_stats": "[h[5]]",
+    "row_apply": "[h[5]]",
 }
 
 
@@ -91,7 +92,7 @@ class _Writer:
             operands = [self.operand(o) for o in s.operands]
             variant = _VARIANTS.get(s.kernel, "").format(*operands)
             self.line(f"{indent}k_{s.kernel}({', '.join(operands)})", text)
-            self.line(f"{indent}yield t_{s.kernel}{variant}[{self.acquired}]", text)
+            self.line(f"{indent}yield t_{s.kernel}{variant}[{min(self.acquired, MOST_OBJECTS)}]", text)
             self.acquired = 0
         elif isinstance(s, Switch):
             self.switch(s, indent, text)
@@ -113,7 +114,7 @@ class _Writer:
     def release(self, s: Release, indent: str, text: str) -> None:
         if s.port == "C":
             received = ", ".join(f"{p}.released + {self.held[p]}" for p in "AB")
-            self.line(f"{indent}C.release(({received}))", text)
+            self.line(f"{indent}C.release({s.count}, ({received}))", text)
         else:
             self.line(f"{indent}{s.port}.release({s.count})", text)
         self.held[s.port] -= s.count
@@ -122,6 +123,7 @@ class _Writer:
         for i, case in enumerate(s.cases):
             self.line(f"{indent}{'el' if i else ''}if {self.operand(s.on)} == {case.value}:", text)
             self.line(f"{indent}    op = core.op = {case.name!r}", text)
+            self.line(f"{indent}    core.check_header()", text)
             for part in case.body:
                 self.statement(part, indent + "    ")
         self.line(f"{indent}else:", text)
