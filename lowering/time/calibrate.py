@@ -94,7 +94,7 @@ def fit_memory(leave_out: str = "") -> tuple[float, float]:
         return sum(log(_gemm(row, costs) / float(row["value"])) ** 2 for row in rows + narrow)
 
     run, page, width = 2.0, 3.5, 1.5
-    for _ in range(7):
+    for _ in range(5):
         grid = [(run + i * width / 4, page + j * width / 4) for i in range(-4, 5) for j in range(-4, 5)]
         run, page = min((point for point in grid if min(point) >= 0), key=lambda point: loss(*point))
         width /= 2
