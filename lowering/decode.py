@@ -100,7 +100,7 @@ def describe(command: Command) -> str:
         place = f"col {command.column} {command.direction}{command.channel} bd {command.bd:2d}"
         start = command.offset * command.element_bytes
         label = f"  ; {command.label}" if command.label else ""
-        return f"{place} {arrow} arg{command.arg}+{start:#09x} {_pattern(command)}{token}{label}"
+        return f"{place} {arrow} arg{command.arg}+{start:#09x} {pattern(command)}{token}{label}"
     if isinstance(command, Wait):
         return f"col {command.column} {command.direction}{command.channel} wait"
     tile = f"tile ({command.column}, {command.row}) {command.address:#x}"
@@ -111,8 +111,8 @@ def describe(command: Command) -> str:
     return f"{tile} patch with arg{command.arg}+{command.offset:#x}"
 
 
-def _pattern(dma: Dma) -> str:
-    """`3x(8192 by 0) 24x(8192 by 16384) 8192 B`: repeats and steps in bytes, then the contiguous run."""
+def pattern(dma: Dma) -> str:
+    """A transfer's loops and its contiguous run, in bytes: `repeat 3x 24x(by 16384) 8192 B`."""
     width = dma.element_bytes
     run = dma.sizes[3] * width
     parts = []

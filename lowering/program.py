@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from lowering.decode import describe
-from lowering.instructions import Command, Dma, encode
+from lowering import listing
+from lowering.instructions import Command, encode
 from lowering.limits import BLOCK, BLOCK_BYTES
 from lowering.packing import InputFill, OutputTake, WeightFiller
 from lowering.steps import Buffer
@@ -119,40 +119,12 @@ class Program:
             for i in range(-(-output.rows // BLOCK))
         ]
 
-    def __str__(self) -> str:
-        return "\n".join([self.summary(), "", *self._listing()])
-
     def summary(self) -> str:
         """Sizes, and one line per step."""
-        transfers = sum(isinstance(c, Dma) for c in self.commands)
-        waits, size = len(self.commands) - transfers, 4 * len(self.words)
-        lines = [
-            f"program {self.name}: {len(self.ops)} steps on {self.columns} columns, 1 dispatch",
-            f"  {size:,} bytes of instructions: {transfers:,} transfers, {waits:,} waits",
-            f"  {self.weights_bytes:,} bytes of weights, {self.activations_bytes:,} bytes of activations",
-            "",
-            f"{'step':>4}  {'kind':<10} {'bytes A':>11} {'bytes B':>11} {'bytes C':>11}  trips  shape, name",
-        ]
-        for index, op in enumerate(self.ops):
-            lines.append(
-                f"{index:4d}  {op.kind:<10} {op.a_bytes:11,} {op.b_bytes:11,} {op.c_bytes:11,}  {op.trips:5d}"
-                f"  {op.shape}  {op.name}"
-            )
-        return "\n".join(lines)
+        return listing.summary(self)
 
-    def _listing(self) -> list[str]:
-        """Commands in order, a heading wherever another step's commands begin."""
-        lines: list[str] = []
-        current = -1
-        seen: set[int] = set()
-        for index, (command, step) in enumerate(zip(self.commands, self.steps)):
-            if step != current:
-                again = " (continued)" if step in seen else ""
-                lines.append(f"; step {step} {self.ops[step].kind} {self.ops[step].name}{again}")
-                current = step
-                seen.add(step)
-            lines.append(f"{index:6d}  {describe(command)}")
-        return lines
+    def __str__(self) -> str:
+        return "\n".join([self.summary(), "", *listing.by_step(self)])
 
 
 def _as_blocks(activations: np.ndarray) -> np.ndarray:

@@ -1,0 +1,123 @@
+"""A program as text: sizes, steps, and every transfer where a reader looks for it.
+
+`summary` has one line per step. `by_step` shows under each step its header and, per column and path, its
+transfers with the command that pushes and the command that waits for each. `in_order` shows the commands as
+the controller executes them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from lowering.decode import describe, pattern
+from lowering.instructions import Command, Dma, Wait
+from lowering.packing import HeaderFill
+
+if TYPE_CHECKING:
+    from lowering.program import Program
+
+PATH_OF = {("MM2S", 0): "A", ("MM2S", 1): "B", ("S2MM", 0): "C"}
+HEADER_NAMES = {
+    1: ("op", "outer", "inner", "residual", "", "", "valid from", "valid to", "groups"),
+    2: ("op", "outer", "inner", "released", "", "", "", "", "", "keys", "scale high", "scale low"),
+    3: (
+        "op",
+        "outer",
+        "statistics",
+        "outputs",
+        "inputs",
+        "kind",
+        "",
+        "",
+        "",
+        "valid",
+        "eps",
+        "",
+        "width",
+        "1/width",
+    ),
+}
+FLOATS = ("scale high", "scale low", "eps", "1/width")
+
+
+def summary(program: Program) -> str:
+    """Sizes, and one line per step."""
+    transfers = sum(isinstance(c, Dma) for c in program.commands)
+    waits, size = len(program.commands) - transfers, 4 * len(program.words)
+    lines = [
+        f"program {program.name}: {len(program.ops)} steps on {program.columns} columns, 1 dispatch",
+        f"  {size:,} bytes of instructions: {transfers:,} transfers, {waits:,} waits",
+        f"  {program.weights_bytes:,} bytes of weights, {program.activations_bytes:,} bytes of activations",
+        "",
+        f"step  {'kind':<10} {'bytes A':>11} {'bytes B':>11} {'bytes C':>11} {'trips':>6}  name, shape",
+    ]
+    for index, op in enumerate(program.ops):
+        moved = f"{op.a_bytes:11,} {op.b_bytes:11,} {op.c_bytes:11,}"
+        lines.append(f"{index:4d}  {op.kind:<10} {moved} {op.trips:6d}  {op.name}: {op.shape}")
+    return "\n".join(lines)
+
+
+def by_step(program: Program) -> Iterator[str]:
+    """Lines: per step a heading, its header, and per column and path its transfers in order."""
+    waited = wait_of(program.commands)
+    transfers: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+    for index, (command, step) in enumerate(zip(program.commands, program.steps)):
+        if isinstance(command, Dma):
+            transfers[step, command.column, PATH_OF[command.direction, command.channel]].append(index)
+    headers = [filler for _, filler in program.weights if isinstance(filler, HeaderFill)]
+    for step, (op, header) in enumerate(zip(program.ops, headers)):
+        yield f"step {step}: {op.kind} {op.name}: {op.shape}"
+        yield f"  header {describe_header(header.words)}"
+        for column in range(program.columns):
+            for path in "ABC":
+                found = transfers[step, column, path]
+                yield f"  column {column} {path}: {len(found)} transfers"
+                for index in found:
+                    dma = program.commands[index]
+                    assert isinstance(dma, Dma)
+                    arrow = "<-" if path == "C" else "->"
+                    place = f"arg{dma.arg}+{dma.offset * dma.element_bytes:#09x}"
+                                        buffer = dma.label.removeprefix(f"{op.name} {path} ")
+                    span = f"push {index:5d} wait {waited[index]:5d}"
+                    yield f"    {span}  bd {dma.bd:2d} {arrow} {place} {pattern(dma)}  ; {buffer}"
+        yield ""
+
+
+def in_order(program: Program) -> Iterator[str]:
+    """Lines: commands as executed, a heading wherever another step's commands begin."""
+    current = -1
+    seen: set[int] = set()
+    for index, (command, step) in enumerate(zip(program.commands, program.steps)):
+        if step != current:
+            again = " (continued)" if step in seen else ""
+            yield f"; step {step} {program.ops[step].kind} {program.ops[step].name}{again}"
+            current = step
+            seen.add(step)
+        yield f"{index:6d}  {describe(command)}"
+
+
+def wait_of(commands: Iterable[Command]) -> dict[int, int]:
+    """Index of each transfer with a token -> of the wait that takes it: a channel's tokens come in order."""
+    pushed: dict[tuple[int, str, int], deque[int]] = defaultdict(deque)
+    waits: dict[int, int] = {}
+    for index, command in enumerate(commands):
+        if isinstance(command, Dma) and command.token:
+            pushed[command.column, command.direction, command.channel].append(index)
+        elif isinstance(command, Wait):
+            waits[pushed[command.column, command.direction, command.channel].popleft()] = index
+    return waits
+
+
+def describe_header(words: Iterable[int]) -> str:
+    """Header words by name: `op 1, outer 48, inner 8`; words without a meaning for the op are left out."""
+    values = tuple(words)
+    shown = []
+    for name, value in zip(HEADER_NAMES[values[0]], values):
+        if name in FLOATS:
+            shown.append(f"{name} {struct.unpack('<f', struct.pack('<I', value))[0]:.6g}")
+        elif name:
+            shown.append(f"{name} {value}")
+    return ", ".join(shown)
