@@ -187,9 +187,13 @@ STOCK_GEMM_CYCLES = 5427.4
 
 def bound(kernel: str, variant: str = "") -> float:
     """Cycles that a call's busiest issue slot needs, if all others hide behind it: counted by the host build."""
-    counts = _per_call()[f"{kernel}/{variant}" if variant else kernel]
-    both_loads = (counts["load_a"] + counts["load_b"]) / 2
-    return max(both_loads, *counts.values())
+    return max(_per_call()[_key(kernel, variant)].values())
+
+
+def busiest(kernel: str, variant: str = "") -> str:
+    """The issue slot of `bound`."""
+    counts = _per_call()[_key(kernel, variant)]
+    return max(counts, key=lambda slot: counts[slot]).replace("_", " ")
 
 
 def compiler_factor() -> float:
@@ -222,6 +226,10 @@ EMPTY_CALL = 22.0
 def variants() -> tuple[tuple[str, str], ...]:
     """All (kernel, variant) with an estimate."""
     return tuple((name.partition("/")[0], name.partition("/")[2]) for name in _per_call())
+
+
+def _key(kernel: str, variant: str) -> str:
+    return f"{kernel}/{variant}" if variant else kernel
 
 
 @cache

@@ -9,9 +9,10 @@
 #pragma once
 
 #include <aie_api/aie.hpp>
+#include <bit>
 #include <cstdint>
 
-#if defined(__AIENGINE__) || defined(__AIE2__)
+#ifdef KERNELS_FOR_CORE
 #define AT_LEAST(trips) _Pragma("clang loop min_iteration_count(" #trips ")")
 #define SHARED __attribute__((noinline)) static
 #else

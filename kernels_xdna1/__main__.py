@@ -1,0 +1,98 @@
+"""The kernels from the command line.
+
+python -m kernels_xdna1                        list them: operands, memory, modelled cycles
+python -m kernels_xdna1 build [FOLDER]         compile them for the core with Peano
+python -m kernels_xdna1 count                  count their operations again (cycles.json)
+python -m kernels_xdna1 check-silicon FOLDER   compare the host's arithmetic with captures from hardware
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from kernels_xdna1 import build, counting, description, silicon
+from kernels_xdna1.host import CompilerError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels_xdna1", description="The kernels of the overlay for XDNA1."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("list", help="operands, memory and modelled cycles of every kernel (the default)")
+    built = commands.add_parser("build", help="compile for the AIE2 core with Peano (PEANO_INSTALL_DIR)")
+    built.add_argument("folder", nargs="?", type=Path, default=Path("build"), help="where the object goes")
+    commands.add_parser("count", help="count operations per issue slot again and write cycles.json")
+    checked = commands.add_parser("check-silicon", help="compare the host's arithmetic with captured values")
+    checked.add_argument("folder", type=Path, help="holds the captures, *.json")
+    chosen = parser.parse_args(arguments)
+    try:
+        return run(chosen)
+    except (CompilerError, build.MissingTools, build.TooLarge, ValueError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        print(f"Error: {Path(error.cmd[0]).name} failed with exit status {error.returncode}", file=sys.stderr)
+        return 2
+
+
+def run(chosen: argparse.Namespace) -> int:
+    if chosen.command == "build":
+        print(build.build(chosen.folder))
+    elif chosen.command == "count":
+        counting.write()
+        print(f"{len(description.variants())} entries in {description.COUNTS_FILE.name}")
+    elif chosen.command == "check-silicon":
+        results = silicon.check(chosen.folder)
+        for result in results:
+            print(result)
+        total, matching = sum(r.values for r in results), sum(r.matching for r in results)
+        print(f"{matching} of {total} values match")
+        return 0 if matching == total else 1
+    else:
+        show()
+    return 0
+
+
+def show() -> None:
+    """The table of kernels; all cycles are modelled."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=max(Console().width, 100))
+    table = Table(title="Kernels of the overlay")
+    for heading in ("kernel", "op", "does", "operands (bytes)"):
+        table.add_column(heading, no_wrap=heading == "kernel")
+    for kernel in description.KERNELS:
+        operands = [
+            f"{o.name}: {o.order}{' ' + str(o.bytes) if o.is_buffer else ''}{', written' if o.written else ''}"
+            for o in kernel.operands
+        ]
+        table.add_row(kernel.name, kernel.op, kernel.does, "\n".join(operands))
+    console.print(table)
+
+    costs = Table(title="Modelled cycles per call")
+    for heading in ("kernel", "busiest slot", "bound", "modelled"):
+        costs.add_column(heading, justify="left" if heading in ("kernel", "busiest slot") else "right")
+    for kernel, variant in description.variants():
+        costs.add_row(
+            f"{kernel} ({variant})" if variant else kernel,
+            description.busiest(kernel, variant),
+            f"{description.bound(kernel, variant):.0f}",
+            f"{description.cycles(kernel, variant):.0f}",
+        )
+    console.print(costs)
+    console.print(
+        f"bound: operations in the busiest issue slot, counted by the host build. modelled: bound x "
+        f"{description.compiler_factor():.2f} + {description.EMPTY_CALL:.0f}; the factor is what the stock 64x64x64 "
+        f"product was measured to take ({description.STOCK_GEMM_CYCLES:.0f} cycles) over its bound. The product itself "
+        "has the published fit of the stock kernel. Code size on the core is unknown here: no core compiler.",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Compiles the kernels for the AIE2 core with Peano (llvm-aie), into the one object that the overlay links.
+
+Needs `PEANO_INSTALL_DIR` (a Peano installation) and the AIE API's headers, which mlir-aie brings: found through
+`MLIR_AIE_INSTALL_DIR`, the installed package `mlir_aie`, or `aie-opt` on the PATH. Nothing here ran a compiled
+kernel: this machine has no Peano and no NPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from kernels_xdna1.description import KERNELS
+
+HERE = Path(__file__).parent
+OBJECT = "overlay_kernels.o"
+PROGRAM_BYTES = 16 * 1024
+FLAGS = (
+    "-O2",
+    "-std=c++20",
+    "--target=aie2-none-unknown-elf",
+    "-DNDEBUG",
+    "-DKERNELS_FOR_CORE",
+    "-Wno-parentheses",
+    "-Wno-attributes",
+    "-Wno-macro-redefined",
+    "-Wno-empty-body",
+)
+
+
+class MissingTools(RuntimeError):
+    """The kernels can't be compiled for the core here; the message says what is missing and how to get it."""
+
+
+class TooLarge(RuntimeError):
+    """The kernels do not fit into the core's program memory."""
+
+
+def build(folder: Path) -> Path:
+    """Compile all kernels into `folder`/overlay_kernels.o. Raises MissingTools, TooLarge or CalledProcessError."""
+    compiler, include = find_compiler(), find_headers()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / OBJECT
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "overlay_kernels.cc"
+        source.write_text("".join(f'#include "{kernel.name}.cc"\n' for kernel in KERNELS))
+        includes = [f"-I{include}", f"-I{HERE / 'kernels'}"]
+        subprocess.run([str(compiler), *FLAGS, *includes, "-c", str(source), "-o", str(target)], check=True)
+    size = code_size(compiler, target)
+    if size is not None and size > PROGRAM_BYTES:
+        target.unlink()
+        raise TooLarge(
+            f"the kernels take {size} bytes of program memory and a core has {PROGRAM_BYTES}: "
+            "share more code between them or leave one out"
+        )
+    return target
+
+
+def find_compiler() -> Path:
+    """Peano's clang++."""
+    root = os.environ.get("PEANO_INSTALL_DIR")
+    if not root:
+        raise MissingTools(
+            "PEANO_INSTALL_DIR is not set: install Peano (the llvm-aie wheel, see "
+            "https://github.com/Xilinx/llvm-aie) and point PEANO_INSTALL_DIR at its folder"
+        )
+    compiler = Path(root) / "bin" / "clang++"
+    if not compiler.is_file():
+        raise MissingTools(
+            f"PEANO_INSTALL_DIR is {root}, but {compiler} does not exist: point it at the folder that holds "
+            "Peano's bin/clang++"
+        )
+    return compiler
+
+
+def find_headers() -> Path:
+    """The include folder that holds aie_api/aie.hpp."""
+    roots = [Path(root) for root in [os.environ.get("MLIR_AIE_INSTALL_DIR")] if root]
+    spec = importlib.util.find_spec("mlir_aie")
+    roots += [Path(place) for place in (spec.submodule_search_locations or [] if spec else [])]
+    if tool := shutil.which("aie-opt"):
+        roots.append(Path(tool).resolve().parent.parent)
+    for root in roots:
+        if (root / "include" / "aie_api" / "aie.hpp").is_file():
+            return root / "include"
+    looked = ", ".join(str(root / "include") for root in roots) or "no place to look in"
+    raise MissingTools(
+        f"the AIE API's header aie_api/aie.hpp was not found ({looked}): install the mlir_aie wheel or set "
+        "MLIR_AIE_INSTALL_DIR to an mlir-aie installation"
+    )
+
+
+def code_size(compiler: Path, target: Path) -> int | None:
+    """Bytes of the object's text sections, or None where Peano's llvm-size is not beside the compiler."""
+    tool = compiler.with_name("llvm-size")
+    if not tool.is_file():
+        return None
+    text = subprocess.run([str(tool), "-A", str(target)], capture_output=True, text=True, check=True).stdout
+    return sum(int(size) for size in re.findall(r"^\.text\S*\s+(\d+)", text, re.MULTILINE))
