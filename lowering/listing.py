@@ -80,7 +80,7 @@ def by_step(program: Program) -> Iterator[str]:
                     assert isinstance(dma, Dma)
                     arrow = "<-" if path == "C" else "->"
                     place = f"arg{dma.arg}+{dma.offset * dma.element_bytes:#09x}"
-                                        buffer = dma.label.removeprefix(f"{op.name} {path} ")
+                    buffer = dma.label.removeprefix(f"{op.name} {path} ")
                     span = f"push {index:5d} wait {waited[index]:5d}"
                     yield f"    {span}  bd {dma.bd:2d} {arrow} {place} {pattern(dma)}  ; {buffer}"
         yield ""
