@@ -45,8 +45,8 @@ def check_fallback(rows: tuple[Row, ...]) -> None:
         row, more = eager[0], len(eager) - 1
         others = f" (and {more} more op{'s' if more > 1 else ''})" if more else ""
         raise FallbackError(
-            f"{row.op} of {row.name}, shape {list(row.shape)}{others}, would run eager on the CPU, "
-            f"because {row.reason}; leave it out of what is compiled, or allow it with options={{'fallback': 'eager'}}"
+            f"{row.op} of {row.name}, shape {list(row.shape)}{others}, would run eager on the CPU, because "
+            f"{row.reason}; leave it out of what is compiled, or allow it: options={{'fallback': 'eager'}}"
         )
 
 

@@ -64,7 +64,7 @@ _numbers = itertools.count()
 
 @dataclass(eq=False)
 class Report:
-    """What was compiled for one function or module: several compiles, several graphs where Dynamo breaks it."""
+    """What was compiled for one function or module: several compiles; several graphs if Dynamo breaks it."""
 
     graphs: list[GraphReport] = field(default_factory=list)
     number: int = field(default_factory=lambda: next(_numbers))

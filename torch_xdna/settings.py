@@ -1,4 +1,4 @@
-"""The options of `torch.compile(..., backend="xdna", options={...})`: every field and default in one place."""
+"""The options of `torch.compile(..., backend="xdna", options={...})`: fields and defaults in one place."""
 
 from __future__ import annotations
 

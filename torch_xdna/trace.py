@@ -24,7 +24,7 @@ NEEDS_GRADIENTS = "the graph needs gradients: call it under torch.no_grad() or t
 
 @dataclass(frozen=True)
 class Origin:
-    """Of a graph: `name` for people, Dynamo's number of its code object, its inputs: names, which are parameters."""
+    """Of a graph: `name` for people, Dynamo's number of its code, its inputs: names, which are parameters."""
 
     name: str
     frame: int
@@ -56,18 +56,18 @@ def to_aten(
     if _needs_gradients(gm):
         return None
 
-    def for_inference(aten: fx.GraphModule, _: Sequence[Any]) -> Any:
+    def for_inference(aten: Any, _: Sequence[Any]) -> Any:
         return make_boxed_func(compile(aten))
 
-    def for_training(aten: fx.GraphModule, _: Sequence[Any]) -> Any:
+    def for_training(aten: Any, _: Sequence[Any]) -> Any:
         raise _NeedsGradients
 
     try:
         return aot_module_simplified(
             gm,
             list(example_inputs),
-            fw_compiler=for_training,
-            inference_compiler=for_inference,
+            fw_compiler=for_training,  # type: ignore[arg-type]
+            inference_compiler=for_inference,  # type: ignore[arg-type]
             decompositions={},
         )
     except _NeedsGradients:

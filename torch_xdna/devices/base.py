@@ -44,8 +44,8 @@ class Executable(Protocol):
     def run(self, inputs: Sequence[Tensor], packed: Any) -> list[Tensor]:
         """Run every clip of a batch.
 
-        Inputs (batch, rows, cols) in the order of `Region.inputs`, in any floating dtype and any strides; outputs
-        (batch, rows, cols) in the order of `Region.outputs`, fp32 or bf16 (the backend casts to eager's dtype).
+        Inputs (batch, rows, cols) in the order of `Region.inputs`, any floating dtype, any strides; outputs
+        (batch, rows, cols) in the order of `Region.outputs`, fp32 or bf16 (the backend casts to eager's).
         Inputs are never written to; outputs alias neither inputs nor each other nor those of an earlier run.
         """
 

@@ -1,4 +1,4 @@
-"""Which ops of an ATen graph the device takes: a table of predicates that answer with a match or a refusal."""
+"""Which ops of an ATen graph the device takes: a table of predicates that answer match or refusal."""
 
 from __future__ import annotations
 

@@ -25,8 +25,9 @@ DROPOUT = Refusal("its attention has dropout: call model.eval()")
 
 def fused(scope: Scope, node: fx.Node) -> Match | Refusal:
     """aten's scaled_dot_product_attention and the CPU kernel that it becomes; q, k, v are (..., time, 64)."""
-    args = {a.name: a.default_value for a in node.target._schema.arguments}
-    args |= dict(zip(args, node.args)) | node.kwargs
+    op: Any = node.target
+    args = {a.name: a.default_value for a in op._schema.arguments}
+    args |= dict(zip(args, node.args)) | dict(node.kwargs)
     if args.get("attn_mask") is not None:
         return MASKED
     if args.get("is_causal"):
@@ -171,7 +172,7 @@ def _swapped(layout: Layout) -> Layout:
 
 
 def _back(node: Any, keep: int, scaled: bool = False) -> Iterator[fx.Node]:
-    """The node and what it rearranges while the last `keep` dimensions stay; `scaled`: also through factors."""
+    """The node and what it rearranges while the last `keep` dimensions stay; `scaled`: also factors."""
     while True:
         yield node
         passes = node.target in REARRANGING or (scaled and scalar_factor(node) is not None)

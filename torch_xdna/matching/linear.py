@@ -77,7 +77,7 @@ def product(
 
 
 def add_bias(scope: Scope, node: fx.Node, product_node: fx.Node, bias: fx.Node) -> Match | Refusal | None:
-    """A bias added after a product without one: the same Linear with its bias. None if it is no such product."""
+    """A bias added after a product without one: the Linear with its bias. None if it is no such product."""
     layout = scope.layout(product_node)
     match = scope.matches.get(layout.matrix.node) if layout.matrix is not None else None
     if match is None or not isinstance(match.op, Linear) or match.op.bias is not None or layout.scale != 1:
@@ -102,8 +102,8 @@ def conv1d(scope: Scope, node: fx.Node) -> Match | Refusal:
     if form not in [(3, [s], [1], [1], False, 1) for s in (1, 2)]:
         return Refusal(
             "the device takes conv1d with kernel 3, padding 1, stride 1 or 2, no dilation, one group; "
-            f"this one has kernel {form[0]}, padding {padding[0]}, stride {stride[0]}, dilation {dilation[0]}, "
-            f"groups {groups}" + (", transposed" if backward else "")
+            f"this one has kernel {form[0]}, padding {padding[0]}, stride {stride[0]}, "
+            f"dilation {dilation[0]}, groups {groups}" + (", transposed" if backward else "")
         )
     if (refusal := _weights(weight, bias)) is not None:
         return refusal
@@ -179,14 +179,14 @@ def _direct(weight: fx.Node, transposed: bool) -> tuple[fx.Node, bool]:
         and str(weight.target) in ("aten.t.default", "aten.transpose.int", "aten.permute.default")
         and permutation(weight) == [1, 0]
     ):
-        weight, transposed = weight.args[0], not transposed
+        weight, transposed = arguments(weight)[0], not transposed
     return weight, transposed
 
 
 def _unexpanded(weight: Any) -> fx.Node | None:
     """The (k, n) weight that every entry of the batch shares, or None."""
     k, n = shape_of(weight)[1:]
-    node = weight
+    node: Any = weight
     while isinstance(node, fx.Node) and node.op == "call_function":
         if node.target not in (aten.expand.default, aten.view.default, aten.unsqueeze.default):
             break

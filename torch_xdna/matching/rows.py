@@ -174,16 +174,26 @@ def _safe_tail(node: fx.Node) -> fx.Node | None:
     condition, zero, result = arguments(node)
     if not isinstance(result, fx.Node) or (x := softmax_input(result)) is None:
         return None
-    fill = zero.args[-1] if isinstance(zero, fx.Node) and "full" in str(zero.target) else None
-    if isinstance(zero, fx.Node) and zero.target is aten.scalar_tensor.default:
-        fill = zero.args[0]
+    if not _is_zero(zero):
+        return None
     chain = [aten.logical_not.default, aten.any.dim, aten.logical_not.default, aten.eq.Scalar]
     for target in chain:
         if not isinstance(condition, fx.Node) or condition.target is not target:
             return None
         last = condition
-        condition = condition.args[0]
-    return x if condition is x and last.args[1] == float("-inf") and fill == 0 else None
+        condition = arguments(condition)[0]
+    return x if condition is x and last.args[1] == float("-inf") else None
+
+
+def _is_zero(node: Any) -> bool:
+    """Whether a tensor was made of zeros."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        return False
+    if node.target in (aten.zeros.default, aten.zeros_like.default):
+        return True
+    if node.target in (aten.full.default, aten.full_like.default):
+        return node.args[1] == 0
+    return node.target is aten.scalar_tensor.default and node.args[0] == 0
 
 
 def _exp_over_sum(node: fx.Node) -> fx.Node | None:
@@ -198,11 +208,11 @@ def _exp_over_sum(node: fx.Node) -> fx.Node | None:
         or shifted.target is not aten.sub.Tensor
     ):
         return None
-    x, peak = shifted.args
+    x, peak = arguments(shifted)
     while isinstance(peak, fx.Node) and peak.target is aten.detach.default:
-        peak = peak.args[0]
+        peak = arguments(peak)[0]
     if isinstance(peak, fx.Node) and peak.target is operator.getitem and peak.args[1] == 0:
-        peak = peak.args[0]  # max returns its values first
+        peak = arguments(peak)[0]  # max returns its values first
     if (
         not isinstance(peak, fx.Node)
         or peak.target not in (aten.amax.default, aten.max.dim)

@@ -127,8 +127,8 @@ class Scope:
     def bind(
         self, layout: Layout, batch: Iterable[Axis], rows: Iterable[Axis], cols: Iterable[Axis]
     ) -> tuple[Matrix | Refusal, Dims]:
-        """Give the axes of a source their roles: the matrix that enters the device, and the dims in its terms."""
-        roles: dict[Axis, Dims] = {}
+        """Give the axes of a source their roles: the matrix that enters the device, the dims in its terms."""
+        roles: dict[Axis, Axis] = {}
         sizes = {}
         for role, axes in (("b", list(batch)), ("r", list(rows)), ("c", list(cols))):
             sizes[role] = numel(axes)
@@ -257,7 +257,7 @@ def _source_order(axis: Axis) -> tuple:
 
 
 def _batch_of(lead: list[Axis], shape: tuple[Size, ...]) -> list[Axis]:
-    """The leading axes that are clips, not rows: a symbolic first dimension, or the first of three or more."""
+    """The leading axes that are clips: a symbolic first dimension, or the first of three or more."""
     first = [a for a in lead if a.role == "0" and a.size == shape[0]]
     if first and (len(shape) >= 3 or not isinstance(first[0].size, int)):
         return first

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from torch_xdna.matching.layout import Dims, regroup
-from torch_xdna.matching.scope import FLOATS, Layout, Scope, shape_of
+from torch_xdna.matching.scope import FLOATS, Layout, Scope, arguments, shape_of
 
 aten = torch.ops.aten
 
@@ -45,7 +45,7 @@ def follow(scope: Scope, node: fx.Node) -> Layout | None:
     if node.target in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar):
         return _scaled(scope, node)
     if node.target in (aten.clamp.default, aten.clamp.Tensor):
-        return scope.layout(node.args[0]) if clamps_only_overflow(node) else None
+        return scope.layout(arguments(node)[0]) if clamps_only_overflow(node) else None
     if node.target not in REARRANGING:
         return None
     source: Any = node.args[0]
@@ -66,12 +66,12 @@ def permutation(node: fx.Node) -> list[int]:
     n = source.meta["val"].ndim
     order = list(range(n))
     if node.target is aten.permute.default:
-        return [int(d) % n for d in node.args[1]]
+        return [int(d) % n for d in arguments(node)[1]]
     if node.target is aten.numpy_T.default:
         return order[::-1]
     if n < 2:
         return order
-    i, j = (node.args[1], node.args[2]) if node.target is aten.transpose.int else (n - 2, n - 1)
+    i, j = arguments(node)[1:] if node.target is aten.transpose.int else (n - 2, n - 1)
     i, j = int(i) % n, int(j) % n
     order[i], order[j] = order[j], order[i]
     return order
@@ -95,10 +95,12 @@ def scalar_factor(node: fx.Node) -> float | None:
 
 def clamps_only_overflow(node: fx.Node) -> bool:
     """Whether a clamp only keeps fp16 from overflowing, as between layers: bf16 does not overflow there."""
-    bounds = dict(zip(("x", "min", "max"), node.args)) | node.kwargs
+    bounds = dict(zip(("x", "min", "max"), arguments(node))) | dict(node.kwargs)
     low, high = bounds.get("min"), bounds.get("max")
     fp16 = node.meta["val"].dtype is torch.float16
-    return fp16 and all(isinstance(b, (int, float)) for b in (low, high)) and low <= -6e4 and high >= 6e4
+    if not (fp16 and isinstance(low, (int, float)) and isinstance(high, (int, float))):
+        return False
+    return low <= -6e4 and high >= 6e4
 
 
 def is_weight(node: Any) -> bool:
@@ -128,7 +130,7 @@ def _scaled(scope: Scope, node: fx.Node) -> Layout | None:
     factor = scalar_factor(node)
     if factor is None:
         return None
-    layout = scope.layout(node.args[0])
+    layout = scope.layout(arguments(node)[0])
     return Layout(layout.dims, layout.source, layout.matrix, layout.scale * factor)
 
 
