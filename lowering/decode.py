@@ -139,9 +139,11 @@ def _record(words: list[int], position: int) -> Record:
     opcode = words[0]
     if opcode == OPCODE_WAIT:
         _expect(words, {1: 16}, position)
-        if words[2] & 0xFF00FFFE or words[3] & 0xFEFFFFFF != 1 << 16 | 1 << 8:
+        column, direction, channel = words[2] >> 16 & 0xFF, MM2S if words[2] & 1 else S2MM, words[3] >> 24
+        one_shim = not words[2] & 0xFF00FFFE and words[3] & 0xFFFFFF == 1 << 16 | 1 << 8
+        if not one_shim or column >= limits.COLUMNS.maximum or (direction, channel) not in QUEUE:
             raise DecodeError(f"word {position + 2}: this wait is not for one channel of one shim")
-        return Wait(words[2] >> 16 & 0xFF, MM2S if words[2] & 1 else S2MM, words[3] >> 24)
+        return Wait(column, direction, channel)
     if opcode == OPCODE_WRITE32:
         _expect(words, {1: 0, 3: 0, 5: 24}, position)
         return Write32(*_tile(words[2], position + 2), words[4])
@@ -150,6 +152,8 @@ def _record(words: list[int], position: int) -> Record:
         return BlockWrite(*_tile(words[2], position + 2), tuple(words[4:12]))
     assert opcode == OPCODE_PATCH
     _expect(words, {1: 48, 2: 0, 3: 0, 4: 0, 5: 0, 7: 0, 9: 0, 11: 0}, position)
+    if words[8] > limits.KERNEL_ARGUMENT.maximum:
+        raise DecodeError(f"word {position + 8}: there is no kernel argument {words[8]:#x}")
     return AddressPatch(*_tile(words[6], position + 6), words[8], words[10])
 
 

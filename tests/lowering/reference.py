@@ -1,7 +1,7 @@
 """A small reference machine for programs: executes the symbolic transfers with fp32 numpy cores, untimed.
 
-The cores follow `lowering.overlay.program`. Data are moved as late as possible and results written as early as
-possible; a transfer may read only what a waited transfer (or the host) has written, and may write only what no
+The cores follow `lowering.overlay.program`. Data are moved as late as possible and results written as early
+as possible; a transfer may read only what a waited transfer (or the host) has written, and write only what no
 outstanding transfer still has to read. Waiting for a task that can't complete is a deadlock.
 """
 
