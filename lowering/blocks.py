@@ -94,14 +94,19 @@ def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, or
     out[:, k_blocks] = parameters.view(np.uint16)
 
 
-def im2col(matrix: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """(rows, channels) of any dtype -> (frames, 3 channels): rows f - 1, f, f + 1 of each frame side by
-    side."""
+def im2col(matrix: np.ndarray, frames: range, row_blocks: int, col_blocks: int) -> np.ndarray:
+    """(rows, channels) bits of bf16 -> (64 row_blocks, 64 col_blocks): rows f - 1, f, f + 1 of each frame f
+    side by side. Rows that `matrix` does not have, and what is beyond frames and channels, are zero."""
     rows, channels = matrix.shape
-    around = np.zeros((rows + 2, channels), matrix.dtype)
-    around[1:-1] = matrix
-    taps = np.clip(frames[:, None] + np.arange(3), 0, rows + 1)
-    return around[taps].reshape(len(frames), 3 * channels)
+    first, end = min(0, frames[0] - 1), max(rows, frames[-1] + 2)
+    around = np.zeros((end - first, channels), np.uint16)
+    around[-first : rows - first] = matrix
+    out = np.zeros((BLOCK * row_blocks, BLOCK * col_blocks), np.uint16)
+    for tap in range(3):
+        start = frames[0] - 1 + tap - first
+        taken = around[start : start + frames.step * (len(frames) - 1) + 1 : frames.step]
+        out[: len(frames), tap * channels : (tap + 1) * channels] = taken
+    return out
 
 
 def conv_matrix(weight: np.ndarray, channels: int) -> np.ndarray:

@@ -123,8 +123,8 @@ class InputFill:
             planes = out.reshape(len(self.frames), -1, self.target.col_blocks, BLOCK * BLOCK)
             bits = to_bf16(matrix)  # once for all planes
             for plane, frames in zip(planes, self.frames):
-                columns = blocks.im2col(bits, np.array(frames))
-                plane[...] = blocks.pack_a(columns, plane.shape[0], self.target.col_blocks)
+                size = plane.shape[0], self.target.col_blocks
+                plane[...] = blocks.pack_a(blocks.im2col(bits, frames, *size), *size)
 
 
 @dataclass(frozen=True)

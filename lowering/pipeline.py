@@ -9,6 +9,7 @@ from lowering import limits, memory, ops
 from lowering.attention import attention_header, attention_work
 from lowering.errors import LimitError
 from lowering.gemm import gemm_header, gemm_work
+from lowering.instructions import encode
 from lowering.limits import BLOCK_BYTES
 from lowering.packing import HeaderFill
 from lowering.plan import Plan, plan
@@ -40,20 +41,19 @@ def _lower(region: ops.Region, columns: int) -> Program:
     works = [_work(step, columns) for step in planned.steps]
     scheduled = schedule(works, [step.name for step in planned.steps], columns)
     headers = {step.header: HeaderFill(_header(step, columns)) for step in planned.steps}
-    program = Program(
-        region.name,
-        columns,
-        tuple(scheduled.commands),
-        tuple(scheduled.steps),
-        tuple(_facts(planned.steps, works, scheduled)),
-        placed,
-        tuple((buffer, filler or headers[buffer]) for buffer, filler in planned.weights),
-        tuple(planned.inputs),
-        tuple(planned.outputs),
+    return Program(
+        name=region.name,
+        columns=columns,
+        commands=tuple(scheduled.commands),
+        steps=tuple(scheduled.steps),
+        ops=tuple(_facts(planned.steps, works, scheduled)),
+        memory=placed,
+        weights=tuple((buffer, filler or headers[buffer]) for buffer, filler in planned.weights),
+        inputs=tuple(planned.inputs),
+        outputs=tuple(planned.outputs),
+        words=encode(scheduled.commands, device_columns=columns),
+        generation_seconds=time.perf_counter() - start,
     )
-    assert len(program.words)  # encode now, so that a limit is met here and not at the dispatch
-    object.__setattr__(program, "generation_seconds", time.perf_counter() - start)
-    return program
 
 
 def _work(step: Step, columns: int) -> Work:
@@ -85,8 +85,8 @@ def _place(planned: Plan) -> MemoryPlan:
             first, last = lifetimes.get(buffer, (index, index))
             lifetimes[buffer] = (min(first, index), max(last, index))
     for output in planned.outputs:
-        buffer = output.matrix.buffer
-        lifetimes[buffer] = (lifetimes.get(buffer, (-1, -1))[0], len(planned.steps))
+        # results have a place of their own: the host marks it before a run to notice what was not written
+        lifetimes[output.matrix.buffer] = (-1, len(planned.steps))
     return MemoryPlan(
         BLOCK_BYTES * memory.place_in_order(weights),
         BLOCK_BYTES * memory.place_by_liveness(lifetimes),

@@ -114,7 +114,8 @@ class NpuProgram:
         self.stats = NpuStats()
         self.words = np.ascontiguousarray(program.words, np.uint32)
         self._results = merged(program.result_ranges, program.activations_bytes)
-        self._marks = _marks(self._results)
+        self._marks = _marks(self._results, program.input_ranges)
+        self._mark_ranges = [(int(line[0]), CACHE_LINE) for line in self._marks]
         self._expected = 0.0  # seconds, what runs took lately
         self._slots: list[Slot] = []
         weakref.finalize(self, _retire, npu, id(self), self._slots)
@@ -166,8 +167,8 @@ class NpuProgram:
         try:
             slot = self._take_slot(attempt, context)
             self._bind(slot, context, weights)
-            self.program.pack_inputs(attempt.clip, slot.activations.view)
             self._mark(slot.activations)
+            self.program.pack_inputs(attempt.clip, slot.activations.view)
             slot.activations.to_device(self.stats, self.program.input_ranges)
             slot.started = True
             slot.run.start()
@@ -238,8 +239,7 @@ class NpuProgram:
     def _mark(self, activations: Buffer) -> None:
         """Put a mark into every block of results, and on the device's side of the caches."""
         activations.view[self._marks] = POISON
-        for offset in self._marks[:, 0].tolist():
-            activations.to_device(self.stats, [(offset, CACHE_LINE)])
+        activations.to_device(self.stats, self._mark_ranges)
 
     def _check_written(self, activations: np.ndarray) -> None:
         """A block whose mark is still there was not written."""
@@ -333,9 +333,15 @@ class NpuProgram:
         )
 
 
-def _marks(results: list[Range]) -> np.ndarray:
-    """Byte indices (blocks, 64) of one cache line per block, in another core's stripe from block to block."""
-    blocks = [o for offset, size in results for o in range(offset, offset + size, BLOCK_BYTES)]
+def _marks(results: list[Range], inputs: Sequence[Range]) -> np.ndarray:
+    """Byte indices (blocks, 64) of one cache line per block of results, in another core's stripe from block
+    to block. A result that lies in an input can't be told from it and has no mark."""
+    blocks = [
+        o
+        for offset, size in results
+        for o in range(offset, offset + size, BLOCK_BYTES)
+        if not any(start <= o < start + length for start, length in inputs)
+    ]
     lines = np.array(blocks, np.int64) + np.arange(len(blocks)) % (BLOCK_BYTES // STRIPE) * STRIPE
     return lines[:, None] + np.arange(CACHE_LINE)
 
