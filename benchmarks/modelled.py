@@ -81,17 +81,18 @@ def encoders(profiles: dict[tuple[str, float], Profile]) -> list[str]:
                 model, f"{clock:g}", ms(found.seconds), f"{found.real_time_factor:.0f}",
                 ms(simulated.seconds) if simulated else "", TARGETS.get(model, ("", ""))[index],
                 ms(better.seconds), ms(int8.seconds), ms(found.work / (PEAK_FLOP * clock * 1e9)),
-                ms(weight_bytes(model) / READ_GBS / 1e9), published or "", f"{published / found.seconds / 1e3:.1f}" if published else "",
+                ms(weight_bytes(model) / READ_GBS / 1e9), published or "",
+                f"{published / found.seconds / 1e3:.1f}" if published else "",
             ))  # fmt: skip
     middle, worst = calibrate.summary(calibrate.table())
     short = [estimate_encoder("base", context=100, clock_ghz=clock) for clock in CLOCKS]
     layers = [sum(op.seconds for op in found.ops if op.name.startswith("layers.0.")) for found in short]
     return [
-        "Context 1500 (30 s of audio), bf16, 4 columns, one dispatch, whose 0.25 ms every time includes, the stock "
-        "GEMM kernel's rate (48 of 128 MAC per cycle).",
+        "Context 1500 (30 s of audio), bf16, 4 columns, one dispatch, whose 0.25 ms every time includes, "
+        "the stock GEMM kernel's rate (48 of 128 MAC per cycle).",
         markdown(head, lines),
-        "Published: whisper-xdna's encoder on this NPU; its clock is not stated. For 100 frames of base it reports "
-        f"{PUBLISHED_100['base']} ms and 173 ms per layer; modelled here {ms(short[0].seconds)} ms and "
+        "Published: whisper-xdna's encoder on this NPU; its clock is not stated. For 100 frames of base it "
+        f"reports {PUBLISHED_100['base']} ms and 173 ms per layer; modelled here {ms(short[0].seconds)} ms and "
         f"{ms(layers[0])} ms per layer at {CLOCKS[0]:g} GHz, {ms(short[1].seconds)} and {ms(layers[1])} at "
         f"{CLOCKS[1]:g} GHz (target 8.5 ms per layer).",
         f"The model's errors on the published whole-array products: median {middle:.1%}, worst {worst:.1%} "
@@ -127,10 +128,10 @@ def profile_table(profile: Profile) -> list[str]:
     for role, ops in profile.by("role").items():
         seconds = sum(op.seconds for op in ops)
         busy = sum(op.busy or 0 for op in ops) / len(ops)
-        rows.append(
-            (role, len(ops), ms(seconds), f"{seconds / profile.seconds:.1%}", f"{busy:.0%}", ops[0].bound)
-        )
-    total = f"{ms(profile.seconds)} ms at {profile.clock_ghz:g} GHz on {profile.columns} columns, {profile.source}:"
+        share = f"{seconds / profile.seconds:.1%}"
+        rows.append((role, len(ops), ms(seconds), share, f"{busy:.0%}", ops[0].bound))
+    where = f"{profile.clock_ghz:g} GHz on {profile.columns} columns"
+    total = f"{ms(profile.seconds)} ms at {where}, {profile.source}:"
     return [total, markdown(("op", "calls", "ms", "share", "cores busy", "bound"), rows)]
 
 

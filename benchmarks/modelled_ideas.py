@@ -38,8 +38,8 @@ def ideas() -> list[str]:
             f"| {idea.verdict} |"
         )
     explained = (
-        f"Per encoder pass at context 1500, {CLOCK:g} GHz, {COLUMNS} columns, by the closed form. Gain: ms saved "
-        "by the idea; negative means that it costs time. `in`: the design has it; `open`: it would pay; "
+        f"Per encoder pass at context 1500, {CLOCK:g} GHz, {COLUMNS} columns, by the closed form. Gain: ms "
+        "saved by the idea; negative means that it costs time. `in`: the design has it; `open`: it would pay; "
         "`no`: it was left out."
     )
     return [explained, "\n".join(lines)]
@@ -61,7 +61,7 @@ def _all() -> list[Idea]:
              _total("base") - _total("base", precision="int8"), "no: the overlay computes bf16; accuracy"),
         Idea("GELU in half the cycles", "base", _cheaper(costs, "gemm_params", "gelu"), "open"),
         Idea("attention without its softmax", "base", _softmax_bound(costs), "open: a bound"),
-        Idea("layer_norm reads its rows once, kept in the memtile", "base", _norm_once(costs), "no: another FIFO"),
+        Idea("layer_norm reads its rows once, kept in the memtile", "base", _norm_once(costs), "no: a FIFO"),
         Idea("conv1 in two planes, the shifted one taken from the odd one", "base", _planes(costs),
              "no: rows can't be shifted inside 4 x 8 tiles"),
         Idea("block columns not padded to a multiple of 4", "tiny", _unpadded(costs), "open: q, k, v panels"),
