@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
@@ -16,35 +14,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as hf_logging
 
 from torch_xdna.errors import XdnaError
+from torch_xdna.speech.stopwatch import Stopwatch
 from torch_xdna.speech.subtitles import Segment
 from torch_xdna.speech.windows import Window, speech_bounds
-
-Item = TypeVar("Item")
-
-
-@dataclass
-class Stopwatch:
-    """Wall-clock seconds per stage, measured here (nothing modelled)."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
-
-    def each(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
-        """The items, with the time that it takes to make them booked under `name`."""
-        end = object()
-        while True:
-            with self.stage(name):
-                item: Any = next(items, end)
-            if item is end:
-                return
-            yield item
 
 
 @dataclass

@@ -1,0 +1,185 @@
+"""`torch-xdna transcribe` with the shipped checkpoint: formats, exit codes, broken files, long files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner, Result
+
+from torch_xdna import devices, speech
+from torch_xdna.audio import read
+from torch_xdna.cli import transcribe
+from torch_xdna.speech import subtitles
+
+CLIPS = [clip for clip in speech.clips() if clip.noise_db is None and not clip.voice_held_out]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_compiles():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(transcribe.command, [*map(str, arguments), "--device", "emulator"])
+
+
+def test_choices_are_the_devices_and_formats_that_exist() -> None:
+    assert set(transcribe.DEVICES) == set(devices.NAMES)
+    assert set(transcribe.FORMATS) == set(subtitles.FORMATS)
+
+
+def test_one_file_gives_its_text_and_the_report() -> None:
+    result = run(CLIPS[0].path)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{CLIPS[0].text}\n"
+    assert "encoder: 1 region, 0 eager ops\n" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", ["wav", "ogg", "mp3"])
+def test_other_formats_rates_and_stereo_give_the_same_text(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"speech.{suffix}"
+    samples = read(CLIPS[1].path, 44_100)
+    soundfile.write(path, np.stack([samples, 0.5 * samples], axis=1), 44_100)
+    assert run(path).stdout == f"{CLIPS[1].text}\n"
+
+
+def test_several_files_in_order_whatever_the_batch(tmp_path: Path) -> None:
+    paths = [clip.path for clip in CLIPS[:5]]
+    outputs = {run(*paths, "--batch-size", size).stdout for size in (1, 3)}
+    assert len(outputs) == 1
+    lines = outputs.pop().splitlines()
+    assert [line.partition(": ")[0] for line in lines] == paths
+
+
+def test_json_srt_and_vtt() -> None:
+    clip = CLIPS[2]
+    record = json.loads(run(clip.path, "--format", "json").stdout)
+    (segment,) = record["segments"]
+    assert record["file"] == clip.path and record["text"] == segment["text"] == clip.text
+    assert segment["start"] == pytest.approx(0.25, abs=0.3)
+    assert segment["end"] == pytest.approx(clip.seconds - 0.25, abs=0.4)
+    assert run(clip.path, "--format", "vtt").stdout.startswith("WEBVTT\n\n00:00:00.")
+    assert run(clip.path, "--format", "srt").stdout.startswith("1\n00:00:00,")
+
+
+def test_broken_files_cost_one_sentence_each_and_the_others_are_done(tmp_path: Path) -> None:
+    whole = Path(CLIPS[0].path).read_bytes()
+    broken = {
+        "missing.wav": None,
+        "empty.wav": b"",
+        "text.mp3": b"not audio at all\n" * 50,
+        "cut.flac": whole[: len(whole) // 2],
+    }
+    for name, content in broken.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    samples = read(CLIPS[0].path, 16_000)
+    samples[9_000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
+    names = [*broken, "nan.wav"]
+    result = run(CLIPS[0].path, *(tmp_path / name for name in names), CLIPS[1].path)
+    assert result.exit_code == 2
+    assert result.stdout == f"{CLIPS[0].path}: {CLIPS[0].text}\n{CLIPS[1].path}: {CLIPS[1].text}\n"
+    for name in names:
+        assert sum(str(tmp_path / name) in line for line in result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_silent_file_is_an_empty_transcript(tmp_path: Path) -> None:
+    path = tmp_path / "silence.wav"
+    soundfile.write(path, np.zeros(48_000, np.float32), 16_000)
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (0, "\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "no config.json"), ("{", "not valid JSON"), ('{"model_type": "bert"}', "of type 'bert'")],
+)
+def test_a_folder_without_whisper_is_refused(tmp_path: Path, content: str | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    result = run(CLIPS[0].path, "--model", tmp_path)
+    assert result.exit_code != 0 and reason in str(result.exception)
+
+
+def test_profile_says_what_was_measured() -> None:
+    result = run(CLIPS[0].path, "--profile")
+    assert "measured here" in result.stderr and "modelled" in result.stderr
+    for stage in ("reading", "features", "encoder", "decoder"):
+        assert stage in result.stderr
+    assert result.stdout == f"{CLIPS[0].text}\n"
+
+
+def long_file(path: Path, minutes: float) -> list[str]:
+    """Clips with pauses, again and again, at 44.1 kHz; returns what is said."""
+    pieces = [(clip.text, read(clip.path, 44_100)) for clip in CLIPS[:8]]
+    said: list[str] = []
+    with soundfile.SoundFile(path, "w", 44_100, 1, "PCM_16") as file:
+        while file.tell() < minutes * 60 * 44_100:
+            text, samples = pieces[len(said) % len(pieces)]
+            file.write(np.concatenate([samples, np.zeros(22_050, np.float32)]))
+            said.append(text)
+    return said
+
+
+def test_long_form_has_every_word_at_its_time(tmp_path: Path) -> None:
+    said = long_file(tmp_path / "long.flac", minutes=1)
+    record = json.loads(run(tmp_path / "long.flac", "--format", "json").stdout)
+    assert jiwer.wer(" ".join(said), record["text"]) <= 0.05
+    times = [moment for segment in record["segments"] for moment in (segment["start"], segment["end"])]
+    assert times == sorted(times) and 57 < times[-1] < 65
+    assert all(segment["end"] - segment["start"] <= 10 for segment in record["segments"])
+
+
+FLAT = """
+import resource, sys
+from torch_xdna.cli import transcribe
+from torch_xdna.speech.stopwatch import Stopwatch
+from torch_xdna.speech.subtitles import Segment
+
+class Deaf:
+    rate, window_seconds, stopwatch, heard = 16_000, 10.0, Stopwatch(), 0.0
+
+    def transcribe(self, windows):
+        self.heard += sum(window.seconds for window in windows)
+        return [[Segment(w.start, w.start + w.seconds, "word")] for w in windows]
+
+for path in sys.argv[1:]:
+    deaf, job = Deaf(), transcribe.Job(path)
+    transcribe.run([job], deaf, 4, lambda seconds: None, lambda job: None)
+    print(deaf.heard, len(job.segments), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_stays_flat_over_an_hour(tmp_path: Path) -> None:
+    """The model's memory is not what this is about, so a stand-in answers; reading and cutting are real."""
+    paths = [tmp_path / "minute.wav", tmp_path / "hour.wav"]
+    for path, minutes in zip(paths, (1, 60)):
+        long_file(path, minutes)
+    command = [sys.executable, "-c", FLAT, *paths]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    minute, hour = ([float(word) for word in line.split()] for line in result.stdout.splitlines())
+    assert hour[0] == pytest.approx(3600, abs=5) and hour[1] >= 360
+    assert hour[2] - minute[2] < 20e3  # KB; an hour of samples is 230 MB
+
+
+def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "torch_xdna", "transcribe", tmp_path / "none.wav", "--model", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "no config.json" in result.stderr
