@@ -195,8 +195,8 @@ class _Planner:
         filler = PanelFill(**{**vars(filler), "order": order})
         weights = self._weights(count * (step.k_blocks + 1), filler, filler.weight)
         if step.panels:
-            object.__setattr__(step, "name", _join_names(step.name, name))
-            object.__setattr__(step, "shape", f"{step.shape} + {shape.rpartition(' ')[2]}")
+            step.name = _join_names(step.name, name)
+            step.shape = f"{step.shape} + {shape.rpartition(' ')[2]}"
         step.panels.append(Panels(target, order, count, weights))
 
     def _reorder(self, value: int) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lowering import listing
-from lowering.instructions import Command, encode
+from lowering.instructions import Command
 from lowering.limits import BLOCK, BLOCK_BYTES
 from lowering.packing import InputFill, OutputTake, WeightFiller
 from lowering.steps import Buffer
@@ -66,12 +65,8 @@ class Program:
     weights: tuple[tuple[Buffer, WeightFiller], ...]
     inputs: tuple[InputFill, ...]
     outputs: tuple[OutputTake, ...]
-    generation_seconds: float = 0.0
-
-    @cached_property
-    def words(self) -> np.ndarray:
-        """The instruction stream (uint32), header included."""
-        return encode(self.commands, device_columns=self.columns)
+    words: np.ndarray = field(repr=False, compare=False)
+    generation_seconds: float = field(default=0.0, compare=False)
 
     @property
     def weights_bytes(self) -> int:

@@ -72,7 +72,7 @@ class Panels:
     first: int = 0  # block column of the target that panel 0 makes (order 0 only)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Step:
     """Base. `name` and `shape` are for people; `header` is the buffer of the header object."""
 
@@ -86,7 +86,7 @@ class Step:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class GemmStep(Step):
     """All panels over `groups` row groups of `x`; `residual` is added to the first panel set (then the only
     one).
@@ -111,7 +111,7 @@ class GemmStep(Step):
         return "gemm" if self.x else "reorder" if self.residual else "zeros"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class AttentionStep(Step):
     """`keys` valid keys; heads are block columns of `q` and `out`. `spare`: 4 blocks per column, for unwanted
     results."""
@@ -129,7 +129,7 @@ class AttentionStep(Step):
         return "attention"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RowStep(Step):
     """layer_norm, softmax, gelu or add over whole row blocks; `columns_valid` true columns."""
 
