@@ -1,0 +1,20 @@
+import pytest
+from core_driver import Core
+
+from kernels_xdna1 import host
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    return host.load()
+
+
+@pytest.fixture(scope="session")
+def checked_kernels():
+    """Bounds and alignment checked, operations counted: the same build as `python -m kernels_xdna1 count` uses."""
+    return host.load(debug=True, counting=True)
+
+
+@pytest.fixture
+def core(kernels):
+    return Core(kernels)
