@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowering.ops import Attention, Conv1d, LayerNorm, Linear, Op, Param, Region, Value
+from lowering.ops import (
+    Add,
+    Attention,
+    Conv1d,
+    Gelu,
+    LayerNorm,
+    Linear,
+    Op,
+    Param,
+    Region,
+    Softmax,
+    Value,
+)
 
 HEAD = 64
 
@@ -64,6 +76,30 @@ def encoder(
         )
     last = norm("norm", h)
     return Region(tuple(values), (first,), (last,), tuple(params), tuple(ops), f"encoder{layers}x{width}")
+
+
+def single_ops() -> dict[str, Region]:
+    """One region per kind of op, in small and uneven shapes."""
+
+    def region(op: Op, sizes: list[tuple[int, int]], params: list[tuple[str, tuple[int, ...]]]) -> Region:
+        values = tuple(Value(i, *size) for i, size in enumerate(sizes))
+        named = tuple(Param(name, shape) for name, shape in params)
+        return Region(values, op.inputs, (op.out,), named, (op,), type(op).__name__.lower())
+
+    weight = ("w", (192, 130))
+    product, residual = [(100, 130), (100, 192)], [(100, 130), (100, 192), (100, 192)]
+    queries_and_keys = [(70, 192), (90, 192), (90, 192), (70, 192)]
+    norm = [("g", (130,)), ("b", (130,))]
+    return {
+        "linear": region(Linear(1, x=0, weight="w", bias="b"), product, [weight, ("b", (192,))]),
+        "linear, gelu": region(Linear(1, x=0, weight="w", gelu=True), product, [weight]),
+        "linear, residual": region(Linear(2, x=0, weight="w", residual=1), residual, [weight]),
+        "layer_norm": region(LayerNorm(1, x=0, gamma="g", beta="b"), [(100, 130)] * 2, norm),
+        "softmax": region(Softmax(1, x=0), [(100, 130)] * 2, []),
+        "gelu": region(Gelu(1, x=0), [(100, 130)] * 2, []),
+        "add": region(Add(2, x=0, y=1), [(100, 130)] * 3, []),
+        "attention": region(Attention(3, q=0, k=1, v=2, heads=3), queries_and_keys, []),
+    }
 
 
 def parameters(region: Region, seed: int = 0) -> dict[str, np.ndarray]:
