@@ -240,24 +240,32 @@ def _descriptor_fields(dma: Dma) -> _Fields:
     innermost = dma.sizes[3] * width // limits.GRANULE
     if not dma.linear:
         limits.SHIM_WRAP.check(innermost, "size 0 of a transfer")
-    strides = []
-    for position, (size, stride) in enumerate(zip(dma.sizes, dma.strides)):
-        number = 3 - position  # the hardware counts dimensions from the innermost
-        if number > 0 or stride != 1:
-            _check_granule(stride * width, f"stride {number}")
-        lowest = 0 if number == 3 else 1
-        if size > 1 and stride < lowest:
-            raise LimitError(
-                f"shim step: stride {number} of a transfer is {stride}, it must be at least {lowest}"
-            )
-        used = (size > 1 and stride > 0) or (number == 0 and stride * width > limits.GRANULE)
-        step = stride * width // limits.GRANULE if used else 1
-        limits.SHIM_STEP.check(step, f"stride {number} of a transfer")
-        strides.append(max(step, 1) - 1)
+    strides = [_step_field(dma, 3 - position) for position in range(4)]
     length = innermost * dma.sizes[1] * dma.sizes[2]
     limits.SHIM_LENGTH.check(length, "one repeat of a transfer")
     iterations = dma.sizes[0] - 1 if dma.strides[0] > 0 else 0
     return _Fields(length, innermost, iterations, (strides[0], strides[1], strides[2], strides[3]))
+
+
+def _step_field(dma: Dma, number: int) -> int:
+    """The register field (step - 1 in words) of dimension `number` (0 is the innermost); 0 if unused."""
+    size, stride = dma.sizes[3 - number], dma.strides[3 - number]
+    if number == 0 and stride == 1:
+        return 0
+    number_of_bytes = stride * dma.element_bytes
+    if number_of_bytes % limits.GRANULE:
+        _check_granule(number_of_bytes, f"stride {number}")
+    lowest = 0 if number == 3 else 1
+    if size > 1 and stride < lowest:
+        raise LimitError(
+            f"shim step: stride {number} of a transfer is {stride}, it must be at least {lowest}"
+        )
+    if (size == 1 and number > 0) or stride <= 0:
+        return 0
+    step = number_of_bytes // limits.GRANULE
+    if step > limits.SHIM_STEP.maximum:
+        limits.SHIM_STEP.check(step, f"stride {number} of a transfer")
+    return step - 1
 
 
 def _check_granule(number_of_bytes: int, what: str) -> None:

@@ -28,6 +28,7 @@ from lowering.work import PATHS, Work
 
 CHANNELS = {"A": (MM2S, 0), "B": (MM2S, 1), "C": (S2MM, 0)}
 QUEUE = limits.SHIM_QUEUE.maximum
+NEVER = float("inf")
 assert len(PATHS) * QUEUE <= limits.SHIM_LIVE.maximum
 
 
@@ -57,14 +58,17 @@ def schedule(works: Sequence[Work], names: Sequence[str], columns: int) -> Sched
     steps: list[int] = []
     pushed = [0] * len(queues)
     done = [0] * len(queues)
+    channels = range(len(queues))
+    ready = [_ready(queues[c], 0, 0, done) for c in channels]
     while True:
-        channel = _next_push(queues, pushed, done)
-        if channel is not None:
+        channel = min(channels, key=ready.__getitem__)
+        if ready[channel] < NEVER:
             task = queues[channel][pushed[channel]]
             commands.append(_dma(task, channel, pushed[channel]))
             pushed[channel] += 1
+            ready[channel] = _ready(queues[channel], pushed[channel], done[channel], done)
         else:
-            outstanding = [c for c in range(len(queues)) if done[c] < pushed[c]]
+            outstanding = [c for c in channels if done[c] < pushed[c]]
             if not outstanding:
                 break
             channel = min(outstanding, key=lambda c: queues[c][done[c]].last)
@@ -72,22 +76,21 @@ def schedule(works: Sequence[Work], names: Sequence[str], columns: int) -> Sched
             direction, number = CHANNELS[PATHS[channel % len(PATHS)]]
             commands.append(Wait(channel // len(PATHS), direction, number))
             done[channel] += 1
+            ready = [_ready(queues[c], pushed[c], done[c], done) for c in channels]
         steps.append(task.step)
-    assert all(done[c] == len(queues[c]) for c in range(len(queues))), "a task was never pushed"
+    assert all(done[c] == len(queues[c]) for c in channels), "a task was never pushed"
     return Scheduled(commands, steps)
 
 
-def _next_push(queues: list[list[_Task]], pushed: list[int], done: list[int]) -> int | None:
-    """The channel whose next task can be pushed and is needed first."""
-    best, best_time = None, float("inf")
-    for channel, tasks in enumerate(queues):
-        index = pushed[channel]
-        if index == len(tasks) or index - done[channel] == QUEUE:
-            continue
-        task = tasks[index]
-        if task.first < best_time and all(done[c] >= count for c, count in task.needs):
-            best, best_time = channel, task.first
-    return best
+def _ready(queue: list[_Task], pushed: int, completed: int, done: list[int]) -> float:
+    """When the channel's next task is first needed, if it can be pushed now; else `NEVER`."""
+    if pushed == len(queue) or pushed - completed == QUEUE:
+        return NEVER
+    task = queue[pushed]
+    for channel, count in task.needs:
+        if done[channel] < count:
+            return NEVER
+    return task.first
 
 
 def _dma(task: _Task, channel: int, index: int) -> Dma:
