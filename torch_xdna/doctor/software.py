@@ -9,6 +9,7 @@ from torch_xdna.devices.npu import binding
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.devices.npu.errors import NpuUnavailable
 from torch_xdna.doctor.check import Check, Findings
+from torch_xdna.doctor.system import System
 
 LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/opt/xilinx/xrt/lib", "/usr/lib64", "/usr/lib")
 INSTALL_XRT = (
@@ -65,21 +66,49 @@ def overlay(findings: Findings) -> Check:
 
 
 def compiler(findings: Findings) -> Check:
-    """mlir-aie and Peano: needed once, to build the overlay."""
-    name, system = "overlay compiler", findings.system
-    missing = []
-    if not any(system.path(folder).joinpath("mlir_aie").is_dir() for folder in system.python_path):
-        missing.append("mlir-aie")
-    peano = system.environment.get("PEANO_INSTALL_DIR")
-    places = [Path(peano)] if peano else [system.path(f) / "llvm-aie" for f in system.python_path]
-    if not any((place / "bin" / "clang++").exists() for place in places):
-        missing.append("Peano (llvm-aie)")
+    """What `torch-xdna build-overlay` needs, once: mlir-aie's aiecc, Peano, XRT's xclbinutil."""
+    name = "overlay compiler"
+    missing = _missing_tools(findings.system)
     if not missing:
-        return Check(name, "ok", "mlir-aie and Peano are installed")
-    says = f"{' and '.join(missing)} not installed"
+        return Check(name, "ok", "mlir-aie, Peano and xclbinutil are there")
+    says, remedies = "no " + ", no ".join(missing), "; ".join(missing.values())
     if findings.passed("overlay"):
-        return Check(name, "ok", f"{says}, and not needed: the overlay is built")
-    return Check(name, "problem", says, "`torch-xdna build-overlay` says how to install them; needed once")
+        return Check(name, "ok", f"{says}; not needed, the overlay is built")
+    return Check(name, "problem", says, remedies)
+
+
+def _missing_tools(system: System) -> dict[str, str]:
+    """Tools that a build of the overlay needs and this machine lacks, each with its remedy."""
+    path = [system.path(f) for f in system.environment.get("PATH", "").split(":") if f]
+    missing = {}
+    in_wheel = [system.path(folder) / "mlir_aie" / "bin" for folder in system.python_path]
+    if not any((folder / tool).exists() for folder in path + in_wheel for tool in ("aiecc", "aiecc.py")):
+        missing["mlir-aie (aiecc)"] = (
+            "install the mlir_aie wheel, 1.3 or newer, from https://github.com/Xilinx/mlir-aie/releases"
+        )
+    peano = system.environment.get("PEANO_INSTALL_DIR")
+    if not peano:
+        found = [
+            f"{folder}/llvm-aie"
+            for folder in system.python_path
+            if (system.path(folder) / "llvm-aie").is_dir()
+        ]
+        point = (
+            f"`export PEANO_INSTALL_DIR={found[0]}`"
+            if found
+            else (
+                "install the llvm-aie wheel from https://github.com/Xilinx/llvm-aie and point "
+                "PEANO_INSTALL_DIR at it"
+            )
+        )
+        missing["Peano (PEANO_INSTALL_DIR)"] = point
+    elif not (system.path(peano) / "bin" / "clang++").exists():
+        missing["Peano in PEANO_INSTALL_DIR"] = (
+            f"{peano} has no bin/clang++: point PEANO_INSTALL_DIR at Peano's folder"
+        )
+    if not any((folder / "xclbinutil").exists() for folder in [*path, system.path("/opt/xilinx/xrt/bin")]):
+        missing["xclbinutil"] = "Debian 13: `sudo apt install -t trixie-backports libxrt-utils`"
+    return missing
 
 
 def _library(findings: Findings, name: str) -> Path | None:
