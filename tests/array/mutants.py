@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from regions import Prepared
@@ -12,7 +13,7 @@ from regions import Prepared
 from lowering.errors import LimitError
 from lowering.instructions import MM2S, S2MM, Command, Dma, Wait, encode
 from lowering.overlay.description import Overlay
-from lowering.overlay.program import Acquire, Call, Case, Loop, Release, Statement, Switch, Word
+from lowering.overlay.program import Call, Case, Loop, Release, Statement, Switch, Word
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _order_mutants(commands: tuple[Command, ...]) -> Iterator[Mutant]:
         if isinstance(command, Dma):
             channels.setdefault((command.column, command.direction, command.channel), []).append(i)
     for indices in channels.values():
-        for i, j in zip(indices, indices[1:]):
+        for i, j in pairwise(indices):
             first, second = commands[i], commands[j]
             assert isinstance(first, Dma) and isinstance(second, Dma)
             swapped = list(commands)

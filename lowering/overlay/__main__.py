@@ -1,0 +1,44 @@
+"""`python -m lowering.overlay`: the overlay as MLIR, as a picture, as a listing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lowering.overlay.description import COLUMN_CHOICES, Overlay, Tile, memory_use, overlay
+from lowering.overlay.mlir import print_mlir
+from lowering.overlay.picture import draw
+from lowering.overlay.program import listing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lowering.overlay", description="Print the overlay.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--mlir", action="store_true", help="as input for mlir-aie's aiecc")
+    what.add_argument("--svg", action="store_true", help="as a picture")
+    what.add_argument("--program", action="store_true", help="the core program")
+    what.add_argument("--memory", action="store_true", help="what fills the tiles' memories, in bytes")
+    parser.add_argument("--columns", type=int, choices=COLUMN_CHOICES, default=4)
+    chosen = parser.parse_args()
+    array = overlay(chosen.columns)
+    if chosen.mlir:
+        sys.stdout.write(print_mlir(array))
+    elif chosen.svg:
+        sys.stdout.write(draw(array))
+    elif chosen.program:
+        print("\n".join(listing(array.program)))
+    else:
+        print("\n".join(_memory(array)))
+
+
+def _memory(array: Overlay) -> list[str]:
+    lines = []
+    for tile in (Tile(0, 1), Tile(0, 2)):
+        use = memory_use(array, tile)
+        lines.append(f"{tile}: {sum(use.values()):,}")
+        lines += [f"    {name:10} {size:8,}" for name, size in use.items()]
+    return lines
+
+
+if __name__ == "__main__":
+    main()
