@@ -24,6 +24,7 @@ PACKAGES = "/usr/lib/python3/dist-packages"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 DRIVER = DriverFacts(contexts=(), clocks_mhz=(400, 800), power_mode="default", firmware="1.5.5.391")
 USER = 1000
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin", "PEANO_INSTALL_DIR": f"{PACKAGES}/llvm-aie"}
 
 
 def limits(memlock: str) -> str:
@@ -42,7 +43,7 @@ class Machine:
             root,
             uid=USER,
             groups=frozenset({os.getgid()}),
-            environment={},
+            environment=ENVIRONMENT,
             python_tag=TAG,
             python_path=(PACKAGES,),
         )
@@ -52,8 +53,9 @@ class Machine:
         self.write("/sys/module/amdxdna/version", "0.6")
         self.write("/etc/group", f"render:x:{os.getgid()}:\n")
         self.write(f"{PACKAGES}/pyxrt.{TAG}.so", "")
-        self.write(f"{PACKAGES}/mlir_aie/__init__.py", "")
+        self.write(f"{PACKAGES}/mlir_aie/bin/aiecc", "")
         self.write(f"{PACKAGES}/llvm-aie/bin/clang++", "")
+        self.write("/usr/bin/xclbinutil", "")
         for library in ("libxrt_coreutil", "libxrt_driver_xdna"):
             self.write(f"{LIBRARIES}/{library}.so.2.25.00", "")
             (root / f"{LIBRARIES}/{library}.so.2".lstrip("/")).symlink_to(f"{library}.so.2.25.00")
@@ -231,9 +233,24 @@ def no_compiler(m: Machine) -> None:
     m.remove(f"{PACKAGES}/mlir_aie")
 
 
-def no_peano(m: Machine) -> None:
+def peano_not_named(m: Machine) -> None:
     no_overlay(m)
+    m.system = dataclasses.replace(m.system, environment={"PATH": "/usr/bin"})
+
+
+def no_peano(m: Machine) -> None:
+    peano_not_named(m)
     m.remove(f"{PACKAGES}/llvm-aie")
+
+
+def wrong_peano(m: Machine) -> None:
+    no_overlay(m)
+    m.remove(f"{PACKAGES}/llvm-aie/bin")
+
+
+def no_xclbinutil(m: Machine) -> None:
+    no_overlay(m)
+    m.remove("/usr/bin/xclbinutil")
 
 
 def powersaver(m: Machine) -> None:
@@ -274,8 +291,11 @@ STATES: list[tuple[Callable[[Machine], None], str, str, str, str]] = [
     (no_overlay, "overlay", "problem", "does not exist", "build-overlay"),
     (truncated_overlay, "overlay", "problem", "damaged", "build-overlay"),
     (old_overlay, "overlay", "problem", "another version", "build-overlay"),
-    (no_compiler, "overlay compiler", "problem", "mlir-aie not installed", "build-overlay"),
-    (no_peano, "overlay compiler", "problem", "Peano (llvm-aie) not installed", "build-overlay"),
+    (no_compiler, "overlay compiler", "problem", "no mlir-aie", "mlir_aie wheel"),
+    (peano_not_named, "overlay compiler", "problem", "no Peano", f"export PEANO_INSTALL_DIR={PACKAGES}"),
+    (no_peano, "overlay compiler", "problem", "no Peano", "install the llvm-aie wheel"),
+    (wrong_peano, "overlay compiler", "problem", "no Peano in PEANO_INSTALL_DIR", "no bin/clang++"),
+    (no_xclbinutil, "overlay compiler", "problem", "no xclbinutil", "libxrt-utils"),
     (
         powersaver,
         "power mode",
@@ -297,7 +317,7 @@ def test_state(machine: Machine, change: Callable, name: str, status: str, says:
     assert usable(checks) == (status == "warning")
     assert all("\n" not in c.says + c.remedy for c in checks)
     before = checks[: checks.index(check)]
-    if change not in (no_compiler, no_peano):
+    if name != "overlay compiler":  # needs a missing overlay to matter
         assert all(c.status == "ok" for c in before), "the first bad line is the cause"
 
 

@@ -87,24 +87,14 @@ def _missing_tools(system: System) -> dict[str, str]:
             "install the mlir_aie wheel, 1.3 or newer, from https://github.com/Xilinx/mlir-aie/releases"
         )
     peano = system.environment.get("PEANO_INSTALL_DIR")
-    if not peano:
-        found = [
-            f"{folder}/llvm-aie"
-            for folder in system.python_path
-            if (system.path(folder) / "llvm-aie").is_dir()
-        ]
-        point = (
-            f"`export PEANO_INSTALL_DIR={found[0]}`"
-            if found
-            else (
-                "install the llvm-aie wheel from https://github.com/Xilinx/llvm-aie and point "
-                "PEANO_INSTALL_DIR at it"
-            )
-        )
-        missing["Peano (PEANO_INSTALL_DIR)"] = point
-    elif not (system.path(peano) / "bin" / "clang++").exists():
-        missing["Peano in PEANO_INSTALL_DIR"] = (
-            f"{peano} has no bin/clang++: point PEANO_INSTALL_DIR at Peano's folder"
+    wheels = [f"{folder}/llvm-aie" for folder in system.python_path]
+    if peano and not (system.path(peano) / "bin" / "clang++").exists():
+        missing["Peano in PEANO_INSTALL_DIR"] = f"{peano} has no bin/clang++: point it at Peano's folder"
+    elif not peano:
+        missing["Peano (PEANO_INSTALL_DIR)"] = next(
+            (f"`export PEANO_INSTALL_DIR={wheel}`" for wheel in wheels if system.path(wheel).is_dir()),
+            "install the llvm-aie wheel from https://github.com/Xilinx/llvm-aie, point PEANO_INSTALL_DIR "
+            "at it",
         )
     if not any((folder / "xclbinutil").exists() for folder in [*path, system.path("/opt/xilinx/xrt/bin")]):
         missing["xclbinutil"] = "Debian 13: `sudo apt install -t trixie-backports libxrt-utils`"
