@@ -1,6 +1,6 @@
-"""Parameters in the form that the chunks read: products' weights rounded to bf16 values with their bias as a column.
+"""Parameters as the chunks read them: weights rounded to bf16 values, with the bias as a column.
 
-The bias is an extra column of the weight (fp32, not rounded) and every input gets a column of ones: the product
+The bias is one more column of the weight (fp32, not rounded) and every operand gets a column of ones: the product
 then adds it by itself, without another pass over the result.
 """
 
@@ -20,9 +20,8 @@ LANES = 16  # fp32 numbers in a cache line: rows start on one
 
 @dataclass(frozen=True)
 class Packed:
-    """By the op's (a product's first op's) output value. `matrices`: fp32 (n, k + 1), the last column the bias.
-
-    `norms`: gamma and beta, fp32. `positions`: bf16 (rows, cols) parameters that are added to a value.
+    """Keys are the steps' `out`. `matrices`: fp32 (n, k + 1), the last column the bias. `norms`: gamma and beta,
+    fp32. `positions`: bf16 (rows, cols), parameters that are added to a value.
     """
 
     matrices: dict[int, Tensor]
@@ -43,10 +42,11 @@ def pack(plan: Plan, params: Mapping[str, Tensor]) -> Packed:
     """Copies of the parameters; nothing in the result shares memory with them."""
     packed = Packed({}, {}, {})
     with torch.inference_mode(False), torch.no_grad():
-        for step in (step for stages in plan.levels for stage in stages for step in stage.steps):
+        phases = [phase for stage in plan.stages for phase in stage.phases]
+        for step in (step for phase in phases for step in (phase.matrix, *phase.steps)):
             if isinstance(step, Product):
                 weights = [params[p.weight].t() if p.transposed else params[p.weight] for p in step.parts]
-                packed.matrices[step.key] = _matrix(weights, [_optional(params, p.bias) for p in step.parts])
+                packed.matrices[step.out] = _matrix(weights, [_optional(params, p.bias) for p in step.parts])
             elif isinstance(step, ir.Conv1d):
                 taps = params[step.weight].permute(0, 2, 1).flatten(1)  # (out, 3 in): tap by tap
                 packed.matrices[step.out] = _matrix([taps], [_optional(params, step.bias)])

@@ -1,16 +1,20 @@
-"""A region as stages that run row chunk by row chunk: which ops go together, which values must be complete.
+"""A region as stages that run chunk by chunk of rows: which ops go together, and how long each value must live.
 
 Most ops need one row of their input to make one row of their output. Only attention (its keys and values) and
-conv1d (its neighbours) need more. So a region is cut into levels, and nothing but the end of a level is a meeting
-point of threads: inside it, a chunk of rows passes through all ops on its own, with its temporaries in cache. An
-encoder of n layers has n + 3 levels: input, conv1, conv2 up to the first q, k, v, and per layer attention up to the
-next q, k, v. No torch here.
+conv1d (its neighbours) need more. So a region is cut into levels, and nothing but the end of a level is a
+meeting point of threads: inside it a chunk of rows passes through all ops on its own. An encoder of n layers has
+n + 3 levels: input; conv1; conv2 up to the first q, k, v; per layer attention up to the next q, k, v.
+
+Inside a chunk, matrix products want many rows at once (they repack their weight each time), all other ops want few
+(their rows are then still in cache from the op before). So a stage is a list of phases: one product over the whole
+chunk, then everything up to the next product's operand, piece by piece. No torch here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Union
 
 from lowering import ops as ir
 
@@ -29,33 +33,53 @@ class Load:
 class Product:
     """Linear ops of one input as one matrix product: q, k and v become a single pass over their input.
 
-    Several ops only if none has GELU or a residual. `key` names the packed weight.
+    Several ops only if none has GELU or a residual.
     """
 
     parts: tuple[ir.Linear, ...]
 
     @property
-    def key(self) -> int:
+    def out(self) -> int:
         return self.parts[0].out
 
 
-Step = Load | Product | ir.Conv1d | ir.LayerNorm | ir.Softmax | ir.Gelu | ir.Add | ir.Attention
+Matrix = Union[Product, ir.Conv1d, ir.Attention]
+RowStep = Union[Load, ir.LayerNorm, ir.Softmax, ir.Gelu, ir.Add]
+Step = Union[Matrix, RowStep]
+
+
+@dataclass
+class Phase:
+    """`matrix` over a whole chunk (None in a stage's first phase), then `steps` piece by piece."""
+
+    matrix: Matrix | None
+    steps: list[RowStep] = field(default_factory=list)
 
 
 @dataclass
 class Stage:
-    """Steps that a chunk of `rows` rows of one clip takes without waiting for another chunk."""
+    """Phases that a chunk of one clip passes without waiting for another chunk; the clip has `rows` rows.
+
+    `local`: values that a later phase reads; those read in their own phase alone only exist in pieces.
+    """
 
     rows: int
-    steps: list[Step] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=lambda: [Phase(None)])
+    local: set[int] = field(default_factory=set)
+
+    def append(self, step: Step) -> None:
+        if isinstance(step, (Product, ir.Conv1d, ir.Attention)):
+            self.phases.append(Phase(step))
+        else:
+            self.phases[-1].steps.append(step)
 
 
 @dataclass(frozen=True)
 class Store:
-    """A value that outlives its chunk. Values with the same store never live at the same time.
+    """A value that outlives its stage. Values with the same store never live at the same time.
 
     heads == 0: bf16 (rows + 2 HALO, cols), the halo zero. Otherwise fp32 (heads, rows, 64), the keys or values of
-    an attention: fp32 because that is what the matrix product reads, by head because its columns are then dense.
+    an attention: fp32 because that is what the product reads, by head because its rows are then dense.
     """
 
     rows: int
@@ -66,44 +90,48 @@ class Store:
 
 @dataclass(frozen=True)
 class Plan:
-    """`levels`: what runs one after the other, each a list of stages. `stored`, `by_head`: value id -> its store."""
+    """`levels`: what runs one after the other, each a list of stages. `by_row`, `by_head`: value id -> store."""
 
     region: ir.Region
     levels: tuple[tuple[Stage, ...], ...]
-    stored: dict[int, Store]
+    by_row: dict[int, Store]
     by_head: dict[int, Store]
+    flops: int  # multiplications and additions of one clip's matrix products
 
     @property
-    def flops(self) -> int:
-        """Multiplications and additions of one clip's matrix products."""
-        return sum(_flops(self.region, op) for op in self.region.ops)
+    def stages(self) -> Iterator[Stage]:
+        return (stage for stages in self.levels for stage in stages)
 
     @property
     def folds(self) -> bool:
         """Whether clips can be put below each other as if they were rows of one clip."""
-        positions = (getattr(op, "y", None) for op in self.region.ops)
-        return len(self.levels) == len(self.levels[0]) == 1 and not any(isinstance(y, str) for y in positions)
+        whole = any(isinstance(p, str) for op in self.region.ops for p in (getattr(op, "y", None),))
+        return len(self.levels) == len(self.levels[0]) == 1 and not whole
 
     def __str__(self) -> str:
+        """One line per phase: level, rows, what runs over the chunk | what runs piece by piece."""
         lines = []
-        for number, stages in enumerate(self.levels):
-            for stage in stages:
-                kinds = " ".join(_describe(step) for step in stage.steps)
-                lines.append(f"{number} rows {stage.rows}: {kinds}")
+        for number, stage in ((n, s) for n, stages in enumerate(self.levels) for s in stages):
+            for phase in stage.phases:
+                steps = ", ".join(map(_describe, phase.steps))
+                lines.append(f"{number} [{stage.rows}] {_describe(phase.matrix)} | {steps}".rstrip())
         return "\n".join(lines)
 
 
 def make_plan(region: ir.Region) -> Plan:
-    """Cut a region into levels, merge products of one input, and give every value that outlives its chunk a store."""
+    """Cut a region into levels and phases, merge products of one input, give values their places."""
     steps = _merge([*(Load(i, v) for i, v in enumerate(region.inputs)), *region.ops])
     level = _levels(steps)
     stages: dict[tuple[int, int], Stage] = {}
     for step in steps:
-        at = (level[outputs(step)[0]], region.value(outputs(step)[0]).rows)
-        stages.setdefault(at, Stage(at[1])).steps.append(step)
+        at = (level[step.out], region.value(step.out).rows)
+        stages.setdefault(at, Stage(at[1])).append(step)
+    by_row, by_head = _stores(region, steps, level)
+    for stage in stages.values():
+        stage.local = _local(stage) - by_row.keys()
     depth = 1 + max(level.values(), default=-1)
     levels = tuple(tuple(stage for at, stage in stages.items() if at[0] == n) for n in range(depth))
-    return Plan(region, levels, *_stores(region, steps, level))
+    return Plan(region, levels, by_row, by_head, sum(_flops(region, op) for op in region.ops))
 
 
 def outputs(step: Step) -> tuple[int, ...]:
@@ -118,19 +146,42 @@ def complete_inputs(step: Step) -> tuple[int, ...]:
     return (step.x,) if isinstance(step, ir.Conv1d) else ()
 
 
-def row_inputs(step: Step) -> tuple[int, ...]:
-    """Ids of the values of which a step needs the rows that it writes."""
-    if isinstance(step, Load):
+def operands(step: Step | None) -> tuple[int, ...]:
+    """Ids of the values whose rows must be known before a matrix step can run over its chunk."""
+    if isinstance(step, Product):
+        return (step.parts[0].x,)
+    return (step.q,) if isinstance(step, ir.Attention) else ()
+
+
+def row_inputs(step: Step | None) -> tuple[int, ...]:
+    """Ids of the values that are read row by row with the step's result: residuals, inputs of row steps."""
+    if step is None or isinstance(step, (Load, ir.Attention)):
         return ()
-    if isinstance(step, ir.Attention):
-        return (step.q,)
-    if isinstance(step, ir.Conv1d):
-        return step.inputs[1:]
-    return step.parts[0].inputs if isinstance(step, Product) else step.inputs
+    if isinstance(step, (Product, ir.Conv1d)):
+        residual = step.residual if isinstance(step, ir.Conv1d) else step.parts[0].residual
+        return (residual,) if isinstance(residual, int) else ()
+    return step.inputs
 
 
-def _merge(steps: list[Load | ir.Op]) -> list[Step]:
-    """Replace Linear by Product; plain ones of the same input join the first of them, since they need nothing else."""
+def chunks(rows: int, workers: int, largest: int = 768, smallest: int = 64) -> Iterator[tuple[int, int]]:
+    """[first, last) rows of each chunk: near `largest`, and enough to keep all workers busy unless they get small.
+
+    750 rows is where one thread's product is as efficient as over all rows of base (375: 10 % slower).
+    """
+    count = -(-rows // largest)
+    even = -(-count // workers) * workers
+    if rows >= even * smallest:
+        count = even
+    return pieces(rows, -(-rows // max(count, 1)))
+
+
+def pieces(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """[first, last) of each run of at most `size` rows."""
+    return ((first, min(first + size, rows)) for first in range(0, rows, max(size, 1)))
+
+
+def _merge(steps: Iterable[Load | ir.Op]) -> list[Step]:
+    """Linear becomes Product; a plain one joins the first plain one of its input, for it needs nothing else."""
     plain: dict[int, int] = {}
     merged: list = []
     for step in steps:
@@ -150,57 +201,59 @@ def _merge(steps: list[Load | ir.Op]) -> list[Step]:
 def _levels(steps: list[Step]) -> dict[int, int]:
     level: dict[int, int] = {}
     for step in steps:
-        after = [level[v] + 1 for v in complete_inputs(step)] + [level[v] for v in row_inputs(step)]
+        after = [level[v] + 1 for v in complete_inputs(step)]
+        after += [level[v] for v in (*operands(step), *row_inputs(step))]
         level.update(dict.fromkeys(outputs(step), max(after, default=0)))
     return level
+
+
+def _local(stage: Stage) -> set[int]:
+    """Values made in one phase and read in a later one (a product's operand is made by the phase before it)."""
+    made: dict[int, int] = {}
+    local = set()
+    for number, phase in enumerate(stage.phases):
+        for step in (phase.matrix, *phase.steps):
+            if step is not None:
+                made.update(dict.fromkeys(outputs(step), number))
+        following = stage.phases[number + 1].matrix if number + 1 < len(stage.phases) else None
+        read = {v for step in (phase.matrix, *phase.steps) for v in row_inputs(step)} | set(
+            operands(following)
+        )
+        local |= {v for v in read if made.get(v, number) < number}
+    return local
 
 
 def _stores(
     region: ir.Region, steps: list[Step], level: dict[int, int]
 ) -> tuple[dict[int, Store], dict[int, Store]]:
-    """Stores for what is read in a later level than it was written in; a slot is free again after its last reader."""
-    last_row_use: dict[int, int] = {}
-    last_head_use: dict[int, int] = {}
-    heads: dict[int, int] = {}
+    """Stores for what a later level reads, as rows and as heads."""
+    last_as_rows: dict[int, int] = {}
+    last_as_heads: dict[int, int] = {}
     for step in steps:
-        now = level[outputs(step)[0]]
+        now = level[step.out]
+        complete = complete_inputs(step)
         if isinstance(step, ir.Attention):
-            for v in (step.k, step.v):
-                last_head_use[v], heads[v] = now, step.heads
-        for v in (*row_inputs(step), *(complete_inputs(step) if isinstance(step, ir.Conv1d) else ())):
-            if now > level[v]:
-                last_row_use[v] = now
-    stored = _assign_slots(region, level, last_row_use, {})
-    return stored, _assign_slots(region, level, last_head_use, heads)
+            last_as_heads.update(dict.fromkeys(complete, now))
+            complete = ()
+        read = (*operands(step), *row_inputs(step), *complete)
+        last_as_rows.update({v: now for v in read if now > level[v]})
+    return _assign(region, level, last_as_rows, False), _assign(region, level, last_as_heads, True)
 
 
-def _assign_slots(
-    region: ir.Region, first: dict[int, int], last: dict[int, int], heads: dict[int, int]
+def _assign(
+    region: ir.Region, first: dict[int, int], last: dict[int, int], by_head: bool
 ) -> dict[int, Store]:
+    """A slot is free again one level after its last reader: inside a level, chunks don't wait for each other."""
     busy_until: dict[tuple[int, int, int], list[int]] = {}
     stores = {}
     for v in sorted(last, key=lambda v: first[v]):
         value = region.value(v)
-        kind = (value.rows, value.cols, heads.get(v, 0))
+        kind = (value.rows, value.cols, value.cols // ir.HEAD_SIZE if by_head else 0)
         slots = busy_until.setdefault(kind, [])
         slot = next((i for i, until in enumerate(slots) if until < first[v]), len(slots))
         slots[slot : slot + 1] = [last[v]]
         stores[v] = Store(*kind, slot)
     return stores
-
-
-def chunks(rows: int, workers: int, largest: int = 384, smallest: int = 64) -> Iterator[tuple[int, int]]:
-    """[first, last) rows of each chunk: near `largest`, and as many as keep all workers busy if that is not too many.
-
-    384 rows is where a product of one thread is as efficient as it gets and its largest temporary (fp32, 2048
-    columns for base) stays at 3 MB.
-    """
-    count = -(-rows // largest)
-    even = -(-count // workers) * workers
-    if rows >= even * smallest:
-        count = even
-    size = -(-rows // max(count, 1))
-    return ((r, min(r + size, rows)) for r in range(0, rows, max(size, 1)))
 
 
 def _flops(region: ir.Region, op: ir.Op) -> int:
@@ -214,8 +267,9 @@ def _flops(region: ir.Region, op: ir.Op) -> int:
     return 0
 
 
-def _describe(step: Step) -> str:
-    if isinstance(step, Product):
-        names = "+".join(f"%{part.out}" for part in step.parts)
-        return f"product({names}{', gelu' if step.parts[0].gelu else ''})"
-    return f"{type(step).__name__.lower()}(%{step.out})"
+def _describe(step: Step | None) -> str:
+    if step is None:
+        return "-"
+    names = "+".join(f"%{v}" for v in outputs(step))
+    gelu = step.parts[0].gelu if isinstance(step, Product) else getattr(step, "gelu", False)
+    return f"{names} = {type(step).__name__.lower()}{' gelu' if gelu else ''}"

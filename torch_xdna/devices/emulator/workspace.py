@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import queue
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor
@@ -15,31 +16,31 @@ from torch_xdna.devices.emulator.plan import HALO, Plan, Store
 
 
 class Scratch:
-    """Named fp32 memory of one chunk, grown to the largest size that was asked for."""
+    """Named memory of one chunk, grown to the largest size that was asked for."""
 
     def __init__(self) -> None:
-        self._memory: dict[str, Tensor] = {}
+        self._memory: dict[Hashable, Tensor] = {}
 
-    def matrix(self, name: str, rows: int, cols: int, pad: int = 0) -> Tensor:
+    def matrix(self, name: Hashable, rows: int, cols: int, pad: int = 0, dtype=torch.float32) -> Tensor:
         """An uninitialised (rows, cols) matrix whose rows are `cols + pad` apart."""
         size = rows * (cols + pad)
         memory = self._memory.get(name)
         if memory is None or memory.numel() < size:
-            memory = self._memory[name] = torch.empty(size)
+            memory = self._memory[name] = torch.empty(size, dtype=dtype)
         return memory[:size].view(rows, cols + pad)[:, :cols]
 
-    def flat(self, name: str, *shape: int) -> Tensor:
-        """An uninitialised dense tensor."""
+    def dense(self, name: Hashable, *shape: int) -> Tensor:
+        """An uninitialised dense fp32 tensor."""
         return self.matrix(name, 1, math.prod(shape)).view(shape)
 
 
 class Workspace:
-    """One run's stores and as many scratches as chunks are under way. Not shared between runs at the same time."""
+    """One run's stores and as many scratches as chunks are under way. Not shared by runs at the same time."""
 
     def __init__(self, plan: Plan) -> None:
         self._stores: dict[Store, Tensor] = {}
-        self.rows = {v: self._tensor(store) for v, store in plan.stored.items()}
-        self.heads = {v: self._tensor(store) for v, store in plan.by_head.items()}
+        self.by_row = {v: self._tensor(store) for v, store in plan.by_row.items()}
+        self.by_head = {v: self._tensor(store) for v, store in plan.by_head.items()}
         self._scratches: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
 
     def borrow(self) -> Scratch:

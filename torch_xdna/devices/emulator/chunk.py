@@ -1,0 +1,189 @@
+"""One chunk of rows on its way through a stage: products over the whole chunk, the rest piece by piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lowering import ops as ir
+from torch_xdna.devices.emulator import numerics
+from torch_xdna.devices.emulator.packing import LANES, Packed
+from torch_xdna.devices.emulator.plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
+from torch_xdna.devices.emulator.workspace import Scratch, Workspace
+
+# Elements of a piece's widest matrix: 256 KB as fp32, so that a piece, its result and its operand stay in a
+# core's L2 cache (1 MB here), and temporaries are so small that malloc keeps their pages.
+PIECE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the chunks of one clip share: `inputs` and `outs` are its (rows, cols) in the user's tensors."""
+
+    region: ir.Region
+    inputs: list[Tensor]
+    outs: list[Tensor]
+    packed: Packed
+    workspace: Workspace
+
+
+def run_chunk(clip: Clip, stage: Stage, first: int, last: int) -> None:
+    """Take rows first..last-1 of a clip through a stage."""
+    scratch = clip.workspace.borrow()
+    _Chunk(clip, stage, scratch, first, last).run()
+    clip.workspace.give_back(scratch)
+
+
+class _Chunk:
+    """`values`: what the present piece has made, and what it has looked up, all bf16 (rows of the piece, cols)."""
+
+    def __init__(self, clip: Clip, stage: Stage, scratch: Scratch, first: int, last: int) -> None:
+        self.clip, self.stage, self.scratch, self.first = clip, stage, scratch, first
+        self.rows = last - first
+        self.values: dict[int, Tensor] = {}
+        self.start = self.stop = 0  # the present piece, in rows of the chunk
+
+    def run(self) -> None:
+        phases = self.stage.phases
+        for phase, following in zip(phases, [*(p.matrix for p in phases[1:]), None], strict=True):
+            result = None if phase.matrix is None else self._multiply(phase.matrix)
+            if not phase.steps and following is None and phase.matrix is None:
+                continue
+            operand = None if following is None else self._operand(following)
+            for self.start, self.stop in pieces(self.rows, self._piece_rows(result, operand)):
+                self.values.clear()
+                if phase.matrix is not None and result is not None:
+                    self._finish(phase.matrix, result[self.start : self.stop])
+                for step in phase.steps:
+                    self._row_step(step)
+                if following is not None and operand is not None:
+                    self._fill(following, operand)
+
+    def _piece_rows(self, *matrices: Tensor | None) -> int:
+        widest = max((m.numel() // max(self.rows, 1) for m in matrices if m is not None), default=512)
+        return max(8, PIECE // max(widest, 1))
+
+    # Before a product: its operand.
+
+    def _operand(self, step: Matrix) -> Tensor:
+        """Memory for a matrix step's left operand: (rows, k + 1) with ones for the bias, or (heads, rows, 64)."""
+        if isinstance(step, ir.Attention):
+            return self.scratch.dense("operand", step.heads, self.rows, ir.HEAD_SIZE)
+        cols = self.clip.packed.matrices[step.out].shape[1]
+        operand = self.scratch.matrix("operand", self.rows, cols, -cols % LANES)
+        operand[:, -1].fill_(1.0)
+        return operand
+
+    def _fill(self, step: Matrix, operand: Tensor) -> None:
+        if isinstance(step, ir.Attention):
+            mine = operand[:, self.start : self.stop]
+            mine.copy_(_by_head(self._rows(step.q)))
+            mine.mul_(step.scale)
+        elif isinstance(step, ir.Conv1d):
+            self._fill_taps(step, operand[self.start : self.stop, :-1])
+        else:
+            operand[self.start : self.stop, :-1].copy_(self._rows(step.parts[0].x))
+
+    def _fill_taps(self, step: ir.Conv1d, operand: Tensor) -> None:
+        """Output row t reads input rows stride t - 1 + tap, tap 0, 1, 2; the halo shifts them by one."""
+        padded = self.clip.workspace.by_row[step.x]
+        channels = padded.shape[1]
+        first, last = self.first + self.start, self.first + self.stop
+        for tap in range(3):
+            begin = first * step.stride + tap + HALO - 1
+            end = (last - 1) * step.stride + tap + HALO
+            operand[:, tap * channels : (tap + 1) * channels].copy_(padded[begin : end : step.stride])
+
+    # The product, over all rows of the chunk.
+
+    def _multiply(self, step: Matrix) -> Tensor:
+        """The fp32 result of a product with its bias, or of an attention."""
+        operand = self._operand(step)
+        if isinstance(step, ir.Attention):
+            return self._attention(step, operand)
+        weight = self.clip.packed.matrices[step.out]
+        return torch.mm(operand, weight.t(), out=self.scratch.matrix("result", self.rows, weight.shape[0]))
+
+    def _attention(self, step: ir.Attention, q: Tensor) -> Tensor:
+        k, v = (self.clip.workspace.by_head[i] for i in (step.k, step.v))
+        out = self.scratch.matrix("result", self.rows, step.heads * ir.HEAD_SIZE)
+        rows = numerics.rows_of_scores(self.rows, k.shape[1])
+        scores = self.scratch.dense("scores", rows * k.shape[1])
+        parts = self.scratch.dense("parts", rows, ir.HEAD_SIZE)
+        sums = self.scratch.dense("sums", rows, 1)
+        numerics.attention(q, k, v, out, scores, parts, sums)
+        return out
+
+    # After it, piece by piece.
+
+    def _finish(self, step: Matrix, result: Tensor) -> None:
+        """GELU, residual, rounding."""
+        if isinstance(step, ir.Attention):
+            return self._keep(step.out, result)
+        head = step.parts[0] if isinstance(step, Product) else step
+        if head.gelu:
+            torch.ops.aten.gelu_(result)
+        if head.residual is not None:
+            add = self._position(step.out) if isinstance(head.residual, str) else self._rows(head.residual)
+            result.add_(add.float())
+        start = 0
+        for part in step.parts if isinstance(step, Product) else (step,):
+            stop = start + self.clip.region.value(part.out).cols
+            self._keep(part.out, result[:, start:stop])
+            start = stop
+
+    def _row_step(self, step: RowStep) -> None:
+        if isinstance(step, Load):
+            whole = self.clip.inputs[step.index]
+            result = whole[self.first + self.start : self.first + self.stop]
+        elif isinstance(step, ir.LayerNorm):
+            gamma, beta = self.clip.packed.norms[step.out]
+            result = numerics.layer_norm(self._rows(step.x), gamma, beta, step.eps)
+        elif isinstance(step, ir.Add):
+            other = self._position(step.out) if isinstance(step.y, str) else self._rows(step.y)
+            result = self._rows(step.x) + other
+        elif isinstance(step, ir.Softmax):
+            result = numerics.softmax(self._rows(step.x))
+        else:
+            result = numerics.gelu(self._rows(step.x))
+        self._keep(step.out, result)
+
+    # Where values are.
+
+    def _rows(self, v: int) -> Tensor:
+        """The piece's rows of a value, bf16."""
+        if v not in self.values:
+            self.values[v] = self._place(v)
+        return self.values[v]
+
+    def _place(self, v: int) -> Tensor:
+        """The piece's rows in the memory of a value that outlives the piece."""
+        store = self.clip.workspace.by_row.get(v)
+        if store is not None:
+            return store[HALO + self.first + self.start : HALO + self.first + self.stop]
+        cols = self.clip.region.value(v).cols
+        return self.scratch.matrix(v, self.rows, cols, dtype=torch.bfloat16)[self.start : self.stop]
+
+    def _position(self, key: int) -> Tensor:
+        return self.clip.packed.positions[key][self.first + self.start : self.first + self.stop]
+
+    def _keep(self, v: int, result: Tensor) -> None:
+        """Round a result to bf16 (it may be already) and put it wherever somebody will look for it."""
+        if v in self.stage.local or v in self.clip.workspace.by_row:
+            self.values[v] = self._place(v).copy_(result)
+        else:
+            self.values[v] = result.to(torch.bfloat16)
+        first, last = self.first + self.start, self.first + self.stop
+        heads = self.clip.workspace.by_head.get(v)
+        if heads is not None:
+            heads[:, first:last].copy_(_by_head(self.values[v]))
+        for out, id in zip(self.clip.outs, self.clip.region.outputs, strict=True):
+            if id == v:
+                out[first:last].copy_(self.values[v])
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """(rows, 64 heads) as (heads, rows, 64), without copying."""
+    return x.unflatten(1, (-1, ir.HEAD_SIZE)).transpose(0, 1)
