@@ -143,14 +143,24 @@ def test_autocast():
     assert only_report().regions == 1
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = mlp()
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
 def test_module_compile_keeps_state_dict_keys():
-    model, x = mlp(), torch.randn(2, 5, 64)
+    model, x = Residual(), torch.randn(2, 5, 64)
     keys = list(model.state_dict())
     expected = model(x).detach()
     model.compile(backend="xdna", options={"device": "emulator"})
     with torch.no_grad():
         assert_close(model(x), expected)
     assert list(model.state_dict()) == keys
+    assert only_report().summary() == "Residual: 1 region, 0 eager ops"
 
 
 BAD_OPTIONS = [

@@ -219,7 +219,7 @@ class Scope:
     def _describe(self, node: fx.Node) -> Iterable[str]:
         for source in node.all_input_nodes:
             yield self.names.get(source) or ".".join(self._describe(source))
-        yield node.name if node.op == "placeholder" else str(node.target).split(".")[1]
+        yield str(node.target).split(".")[1] if node.op == "call_function" else node.name
 
 
 def shape_of(node: fx.Node) -> tuple[Size, ...]:

@@ -20,7 +20,7 @@ _REGROUPING = {
     aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims,
     aten.expand.default, aten.alias.default, aten.detach.default, aten.flatten.using_ints,
 }  # fmt: skip
-_COPIES = {aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default}
+_COPIES = {aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
 _PERMUTING = {aten.permute.default, aten.transpose.int, aten.t.default, aten.mT.default, aten.numpy_T.default}
 _CASTS = {aten._to_copy.default, aten.to.dtype}
 _SLICING = {
@@ -46,6 +46,8 @@ def follow(scope: Scope, node: fx.Node) -> Layout | None:
         return _scaled(scope, node)
     if node.target in (aten.clamp.default, aten.clamp.Tensor):
         return scope.layout(arguments(node)[0]) if clamps_only_overflow(node) else None
+    if node.target is aten.copy.default:
+        return _overwritten(scope, node)
     if node.target not in REARRANGING:
         return None
     source: Any = node.args[0]
@@ -132,6 +134,15 @@ def _scaled(scope: Scope, node: fx.Node) -> Layout | None:
         return None
     layout = scope.layout(arguments(node)[0])
     return Layout(layout.dims, layout.source, layout.matrix, layout.scale * factor)
+
+
+def _overwritten(scope: Scope, node: fx.Node) -> Layout | None:
+    """aten.copy(a, b), which is `a.copy_(b)` without the side effect, is b if it needs no broadcast."""
+    _, source = arguments(node)[:2]
+    a, b = node.meta["val"], source.meta["val"]
+    if a.dtype not in FLOATS or b.dtype not in FLOATS or shape_of(node) != shape_of(source):
+        return None
+    return scope.layout(source)
 
 
 def _float_cast(node: fx.Node) -> bool:

@@ -1,0 +1,254 @@
+"""Weights are packed once; a change is noticed before the next result; nothing keeps a dropped model alive."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+from comparing import assert_close, compiled
+from torch import nn
+
+import torch_xdna
+from torch_xdna.devices.emulator import EmulatorExecutable
+from torch_xdna.weights import WeightStore
+
+
+class Model(nn.Sequential):
+    def forward(self, x):  # a frame of ours: Dynamo skips torch's own with module.compile
+        return super().forward(x)
+
+
+def model() -> nn.Module:
+    return Model(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32), nn.LayerNorm(32)).eval()
+
+
+@pytest.fixture
+def packs(monkeypatch):
+    """Counts how often weights are packed."""
+    calls = []
+    pack = EmulatorExecutable.pack
+
+    def counting(self, params):
+        calls.append(sorted(params))
+        return pack(self, params)
+
+    monkeypatch.setattr(EmulatorExecutable, "pack", counting)
+    return calls
+
+
+def scale_in_place(m):
+    with torch.no_grad():
+        m[0].weight.mul_(-2)
+
+
+def scale_data(m):
+    m[0].weight.data.mul_(-2)
+
+
+def one_bias_through_data(m):
+    m[3].bias.data.add_(1)
+
+
+def through_numpy(m):
+    m[0].weight.detach().numpy()[:] *= -2
+
+
+def replace_parameter(m):
+    m[0].weight = nn.Parameter(torch.randn(64, 32))
+
+
+def replace_data(m):
+    m[0].weight.data = torch.randn(64, 32)
+
+
+def replace_module(m):
+    m[0] = nn.Linear(32, 64)
+
+
+def load(m):
+    m.load_state_dict(model().state_dict())
+
+
+def load_assign(m):
+    m.load_state_dict(model().state_dict(), assign=True)
+
+
+def optimizer_step(m):
+    optimizer = torch.optim.SGD(m.parameters(), lr=1.0)
+    with torch.enable_grad():
+        m(torch.randn(5, 32)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def one_element(m):
+    with torch.no_grad():
+        m[3].bias[7] += 3
+
+
+def copy_into(m):
+    with torch.no_grad():
+        m[2].weight.copy_(torch.randn(32, 64))
+
+
+CHANGES = [
+    scale_in_place, scale_data, one_bias_through_data, through_numpy, replace_parameter, replace_data, replace_module,
+    load, load_assign, optimizer_step, one_element, copy_into,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_a_change_is_noticed_before_the_next_result(change, packs):
+    m, x = model(), torch.randn(4, 32)
+    plain = model()  # holds the changed weights, runs eager
+    fn = compiled(m)
+    with torch.no_grad():
+        before = fn(x)
+        fn(x)
+        assert len(packs) == 1
+        change(m)
+        plain.load_state_dict(m.state_dict())
+        after = fn(x)
+        assert_close(after, plain(x))
+        assert (after - before).abs().max() > 0.1
+        fn(x)
+    assert len(packs) == 2
+
+
+def test_a_parameter_made_under_inference_mode(packs):
+    """It has no version counter at all."""
+    with torch.inference_mode():
+        m, x = model(), torch.randn(4, 32)
+        fn = compiled(m)
+        assert_close(fn(x), m(x))
+        m[0].weight.mul_(-2)
+        assert_close(fn(x), m(x))
+        fn(x)
+    assert len(packs) == 2
+
+
+def test_two_models_of_one_architecture(packs):
+    a, b, x = model(), model(), torch.randn(4, 32)
+    with torch.no_grad():
+        fa, fb = compiled(a), compiled(b)
+        for _ in range(3):
+            assert_close(fa(x), a(x))
+            assert_close(fb(x), b(x))
+    assert len(packs) == 2
+
+
+def test_weights_shared_by_two_layers():
+    a = nn.Linear(32, 32)
+    m, x = nn.Sequential(a, nn.GELU(), a).eval(), torch.randn(4, 32)
+    with torch.no_grad():
+        assert_close(compiled(m)(x), m(x))
+
+
+def test_weights_given_as_arguments(packs):
+    fn, x = compiled(nn.functional.linear), torch.randn(4, 32)
+    with torch.no_grad():
+        for _ in range(3):
+            w = torch.randn(8, 32)
+            assert_close(fn(x, w), nn.functional.linear(x, w))
+    assert len(packs) == 3
+
+
+def stores() -> list[WeightStore]:
+    from torch_xdna.runtime import _PREPARED
+
+    return [prepared.weights for prepared in _PREPARED.values()]
+
+
+@pytest.mark.parametrize("how", ["torch.compile", "module.compile"])
+def test_a_dropped_model_frees_its_weights(how):
+    m, x = model(), torch.randn(4, 32)
+    if how == "torch.compile":
+        fn = compiled(m)
+    else:
+        m.compile(backend="xdna", options={"device": "emulator"})
+        fn = m
+    with torch.no_grad():
+        fn(x)
+    packed = [entry.packed for store in stores() for entry in store._entries.values()]
+    assert len(packed) == 1
+    del packed
+    parameter, storage = weakref.ref(m[0].weight), m[0].weight.untyped_storage()
+    held = weakref.ref(storage)
+    del m, fn, storage
+    gc.collect()
+    assert parameter() is None and held() is None
+    assert sum(map(len, stores())) == 0
+
+
+def test_reset_frees_weights_while_the_model_lives():
+    m, x = model(), torch.randn(4, 32)
+    fn = compiled(m)
+    with torch.no_grad():
+        fn(x)
+        assert sum(map(len, stores())) == 1
+        torch._dynamo.reset()
+        gc.collect()
+        assert stores() == [] and torch_xdna.reports() == []
+        assert_close(fn(x), m(x))
+
+
+def test_threads(packs):
+    """Four threads, different inputs and batch sizes, one compiled model: packed once, each gets its own result."""
+    m = model()
+    fn = compiled(m)
+    inputs = [torch.randn(2 + i % 2, 5, 32) for i in range(4)]
+    with torch.no_grad():
+        expected = [m(x) for x in inputs]
+    errors: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def work(i):
+        try:
+            start.wait()
+            with torch.no_grad():
+                for _ in range(10):
+                    assert_close(fn(inputs[i]), expected[i])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors, errors[0]
+    assert len(packs) == 1
+
+
+def test_a_store_under_threads_packs_once():
+    packed, gate = [], threading.Barrier(8)
+
+    def pack(params):
+        packed.append(1)
+        return [p.clone() for p in params]
+
+    store, params = WeightStore(pack), [torch.randn(8, 8), torch.randn(3)]
+
+    def work():
+        gate.wait()
+        for _ in range(50):
+            store.get(params)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(packed) == 1 and len(store) == 1
+
+
+def test_a_store_sees_nan_as_unchanged():
+    count = []
+    store = WeightStore(lambda params: count.append(1))
+    params = [torch.full((4, 4), float("nan")), torch.randn(5).bfloat16(), torch.randn(0), torch.randn(6)[::2]]
+    for _ in range(3):
+        store.get(params)
+    assert len(count) == 1
