@@ -1,6 +1,20 @@
 """From the ops of a region to packed weights, block transfers and instruction words. No torch here.
 
-program = lowering.lower(region, columns=4)
+    program = lowering.lower(region, columns=4)
+
+Stages, one module each, in the order in which a region passes them (`lowering.pipeline` calls them):
+
+| module | from | to |
+| --- | --- | --- |
+| `plan` | ops over values (`ops`) | steps over buffers of blocks (`steps`), what fills them (`packing`) |
+| `memory` | lifetimes | a place for every buffer |
+| `gemm`, `attention`, `rows` | a step | header words and streams per column and path (`work`) |
+| `streams` | nested loops over memory | transfers that fit descriptors |
+| `schedule` | streams of all steps | one list of commands: no deadlock, no hazard |
+| `instructions` | commands | words; `decode` goes back, `listing` prints |
+
+`blocks` knows the orders inside a block, `limits` every limit of the hardware, `program` is the result.
+`overlay` describes the array that executes it, `time` says how long that takes.
 """
 
 from __future__ import annotations
