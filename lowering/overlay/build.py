@@ -1,13 +1,14 @@
-"""Builds the overlay's xclbin on a user's machine: kernels with Peano, then mlir-aie's aiecc over the printed MLIR.
+"""Builds the overlay's xclbin on a user's machine: kernels with Peano, then mlir-aie's aiecc over the printed
+MLIR.
 
-The target appears whole or not at all: everything is made in a folder beside it, checked, and renamed. A stamp beside
-the target holds the hash of all that went in (MLIR, kernel sources, options, tool versions) and of the file, so an
-unchanged overlay is not built again and a damaged file is.
+The target appears whole or not at all: everything is made in a folder beside it, checked, and renamed. A
+stamp beside the target holds the hash of all that went in (MLIR, kernel sources, options, tool versions) and
+of the file, so an unchanged overlay is not built again and a damaged file is.
 
-Design notes: aiecc takes the same options as Python script (1.2 and before), as C++ program (1.3) and as declarative
-driver (2026), so one command line serves all of them. The kernel's name in the xclbin carries the overlay's
-fingerprint; it is given by the caller and must be found in the result. Nothing here was run against the real tools by this project:
-the tests use stand-ins.
+Design notes: aiecc takes the same options as Python script (1.2 and before), as C++ program (1.3) and as
+declarative driver (2026), so one command line serves all of them. The kernel's name in the xclbin carries the
+overlay's fingerprint; it is given by the caller and must be found in the result. Nothing here was run against
+the real tools by this project: the tests use stand-ins.
 """
 
 from __future__ import annotations
@@ -246,9 +247,7 @@ def _version_notes(version: str) -> tuple[str, ...]:
             f"mlir-aie {version} is too old: install 1.3 or newer (this was written for {known})"
         )
     if f"{found[1]}.{found[2]}" not in KNOWN_MLIR_AIE:
-        return (
-            f"mlir-aie {version} is none of the versions that this was written for ({known}): its syntax may have changed",
-        )
+        return (f"mlir-aie {version} is none of the versions that this was written for ({known})",)
     return ()
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from mutants import Mutant, bit_mutants, command_mutants, header_mutants, overlay_mutants
-from regions import Prepared, attention, layer_norm, residual
+from array_mutants import Mutant, bit_mutants, command_mutants, header_mutants, overlay_mutants
+from array_regions import Prepared, attention, layer_norm, residual
 
 from kernels_xdna1.host import KernelError, load
 from lowering.decode import DecodeError, records

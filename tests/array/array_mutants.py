@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from regions import Prepared
+from array_regions import Prepared
 
 from lowering.errors import LimitError
 from lowering.instructions import MM2S, S2MM, Command, Dma, Wait, encode
