@@ -9,13 +9,14 @@ coefficient is rounded to bf16 and the rest is fitted again around it.
 
 from __future__ import annotations
 
-from math import erf, erfc, log, sqrt
+from functools import cache
+from math import erfc, log, sqrt
 
 import numpy as np
 
 GELU_EDGES = (1.0, 2.25, 4.25)
-"""|x| below the first: even polynomial of x; then centred pieces; |x| is clamped to the last, where the tail is zero."""
-GELU_CENTRES = (1.625, 3.25)
+"""Ends of the pieces in |x|; beyond the last, |x| counts as the last, where the polynomial is zero."""
+GELU_CENTRES = (0.0, 1.625, 3.25)
 
 
 def bf16(x: float) -> float:
@@ -24,36 +25,41 @@ def bf16(x: float) -> float:
     return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
 
 
-def minimax(points: np.ndarray, values: np.ndarray, powers: list[int]) -> np.ndarray:
-    """Coefficients of `powers` that minimise the largest absolute error over the points."""
-    return minimax_basis(np.stack([points**p for p in powers], axis=1), values)
-
-
-def minimax_basis(basis: np.ndarray, values: np.ndarray) -> np.ndarray:
+def minimax(basis: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Coefficients of the columns of `basis` that minimise the largest absolute error."""
     weights = np.ones(len(values))
     best, least = np.zeros(basis.shape[1]), np.inf
     for _ in range(400):
         root = np.sqrt(weights)[:, None]
-        fit = np.linalg.lstsq(basis * root, values * root[:, 0], rcond=None)[0]
-        error = np.abs(basis @ fit - values)
+        found = np.linalg.lstsq(basis * root, values * root[:, 0], rcond=None)[0]
+        error = np.abs(basis @ found - values)
         if error.max() < least:
-            best, least = fit, error.max()
+            best, least = found, error.max()
         weights = weights * error
         weights /= weights.sum()
     return best
 
 
-def fit(points: np.ndarray, values: np.ndarray, powers: list[int]) -> np.ndarray:
-    """As `minimax`, with the highest coefficient a bf16 number."""
-    top = bf16(minimax(points, values, powers)[-1])
-    rest = minimax(points, values - top * points ** powers[-1], powers[:-1])
+def fit(
+    points: np.ndarray, values: np.ndarray, powers: list[int], weights: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """Minimax coefficients of `powers` with the highest one a bf16 number; errors count `weights` times."""
+    basis = np.stack([points**p for p in powers], axis=1) * np.reshape(weights, (-1, 1))
+    values = values * weights
+    top = bf16(minimax(basis, values)[-1])
+    rest = minimax(basis[:, :-1], values - top * basis[:, -1])
     return np.append(rest, top)
 
 
+def nodes() -> np.ndarray:
+    """Points of [0, 1], denser towards the ends."""
+    return (1 - np.cos(np.linspace(0, np.pi, 601))) / 2
+
+
+@cache
 def exp2_coefficients() -> np.ndarray:
     """s with 2^(f + 1/2) = s0 + f (s1 + f (s2 + f (s3 + f s4))) for |f| <= 1/2."""
-    f = np.cos(np.linspace(0, np.pi, 2001)) / 2
+    f = nodes() - 0.5
     return fit(f, 2.0 ** (f + 0.5), [0, 1, 2, 3, 4])
 
 
@@ -62,42 +68,38 @@ def gelu_tail(a: np.ndarray) -> np.ndarray:
     return np.array([-t * erfc(t / sqrt(2)) / 2 for t in a])
 
 
-def gelu_even(a: np.ndarray) -> np.ndarray:
-    """gelu(x) - x / 2 as a function of a = |x|."""
-    return np.array([t * erf(t / sqrt(2)) / 2 for t in a])
-
-
+@cache
 def gelu_coefficients() -> list[np.ndarray]:
-    """Per piece (base, s0, s1, s2, s3): base + v (s0 + v (s1 + v (s2 + v s3))).
+    """Per piece (base, s0 .. s4): gelu(x) - max(x, 0) = base + v (s0 + v (... + v s4)), v = |x| - centre.
 
-    v is x^2 in the first piece (whose base is x/2, so 0 here), |x| - centre in the others (base: max(x, 0) + base).
+    The first piece starts at 0 with base 0, and its errors are relative, so that small inputs give half of themselves.
+    The last ends in zero, so that very negative inputs give zero; where its values are above 1/64, a bf16 ulp of the
+    result leaves less room and errors weigh more.
     """
-    nodes = (1 - np.cos(np.linspace(0, np.pi, 2001))) / 2
-    a = nodes * GELU_EDGES[0]
-    pieces = [np.append(0.0, fit(a * a, gelu_even(a), [1, 2, 3, 4]))]
-    for first, last, centre in zip(GELU_EDGES, GELU_EDGES[1:], GELU_CENTRES):
-        a = first + nodes * (last - first)
-        pieces.append(fit(a - centre, gelu_tail(a), [0, 1, 2, 3, 4]))
-    # The last piece ends in zero, so that very negative inputs give zero; where its values are above 1/64, a bf16 ulp
-    # leaves less room.
-    end = GELU_EDGES[-1] - GELU_CENTRES[-1]
-    tail = gelu_tail(a)
-    pieces[-1] = fit_through_zero(a - GELU_CENTRES[-1], tail, end, np.where(tail <= -1 / 64, 5.0, 1.0))
+    pieces = []
+    for first, last, centre in zip((0.0, *GELU_EDGES), GELU_EDGES, GELU_CENTRES):
+        a = first + nodes() * (last - first)
+        v, tail = a - centre, gelu_tail(a)
+        if centre == 0:
+            pieces.append(np.append(0.0, fit(v, tail, [1, 2, 3, 4, 5], 1 / np.maximum(-tail, 6e-3))))
+        elif last < GELU_EDGES[-1]:
+            pieces.append(fit(v, tail, [0, 1, 2, 3, 4, 5]))
+        else:
+            pieces.append(fit_to_zero(v, tail, np.where(tail <= -1 / 64, 5.0, 1.0)))
     return pieces
 
 
-def fit_through_zero(points: np.ndarray, values: np.ndarray, zero: float, weights: np.ndarray) -> np.ndarray:
-    """As `fit` with the powers 0..4, errors weighted, but the polynomial is zero at `zero`."""
-    basis = np.stack([points**p - zero**p for p in (1, 2, 3, 4)], axis=1)
+def fit_to_zero(points: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """As `fit` with the powers 0..5, but the polynomial is zero at 1, as the core computes it there."""
+    basis = np.stack([points**p - 1 for p in (1, 2, 3, 4, 5)], axis=1)
 
     def weighted(values: np.ndarray, terms: int) -> np.ndarray:
-        return minimax_basis(basis[:, :terms] * weights[:, None], values * weights)
+        return minimax(basis[:, :terms] * weights[:, None], values * weights)
 
-    top = bf16(weighted(values, 4)[-1])
-    s = np.append(weighted(values - top * basis[:, 3], 3), top)
-    # The core rounds the innermost step to bf16: the zero is exact for what it computes.
-    at_zero = zero * (s[0] + zero * (s[1] + zero * bf16(s[2] + zero * s[3])))
-    return np.append(-at_zero, s)
+    top = bf16(weighted(values, 5)[-1])
+    s = np.append(weighted(values - top * basis[:, 4], 4), top)
+    at_one = s[0] + s[1] + bf16(s[2] + bf16(s[3] + s[4]))  # the inner steps are rounded to bf16
+    return np.append(-at_one, s)
 
 
 def polynomial(s: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -107,14 +109,13 @@ def polynomial(s: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def errors() -> dict[str, float]:
     """Largest absolute error of each polynomial in exact arithmetic (roundings of the core come on top)."""
-    f = np.linspace(-0.5, 0.5, 20001)
+    f = np.linspace(-0.5, 0.5, 4001)
     found = {"exp2": float(np.abs(polynomial(exp2_coefficients(), f) - 2.0 ** (f + 0.5)).max())}
     edges = (0.0, *GELU_EDGES)
     for i, s in enumerate(gelu_coefficients()):
-        a = np.linspace(edges[i], edges[i + 1], 20001)
-        got = polynomial(s, a * a) if i == 0 else polynomial(s, a - GELU_CENTRES[i - 1])
-        exact = gelu_even(a) if i == 0 else gelu_tail(a)
-        found[f"gelu [{edges[i]:g}, {edges[i + 1]:g})"] = float(np.abs(got - exact).max())
+        a = np.linspace(edges[i], edges[i + 1], 4001)
+        error = np.abs(polynomial(s, a - GELU_CENTRES[i]) - gelu_tail(a)).max()
+        found[f"gelu [{edges[i]:g}, {edges[i + 1]:g})"] = float(error)
     return found
 
 
@@ -133,11 +134,10 @@ def header() -> str:
     lines += [constant(f"exp2_s{i}", s) for i, s in enumerate(exp2_coefficients())]
     split = bf16(1 / log(2))
     lines += [constant("log2e_hi", split), constant("log2e_lo", bf16(1 / log(2) - split)), ""]
-    lines += [constant(f"gelu_edge{i}", e) for i, e in enumerate(GELU_EDGES)]
-    lines += [constant(f"gelu_centre{i}", c) for i, c in enumerate(GELU_CENTRES, 1)]
-    for i, piece in enumerate(gelu_coefficients()):
-        names = ["base", "s0", "s1", "s2", "s3"]
-        lines += [constant(f"gelu{i}_{n}", s) for n, s in zip(names, piece) if (i, n) != (0, "base")]
+    for i, (edge, centre, piece) in enumerate(zip(GELU_EDGES, GELU_CENTRES, gelu_coefficients())):
+        terms = {"edge": edge, "centre": centre, "base": piece[0]}
+        terms |= {f"s{k}": s for k, s in enumerate(piece[1:])}
+        lines += [constant(f"gelu{i}_{name}", value) for name, value in terms.items()]
     return "\n".join(lines) + "\n"
 
 

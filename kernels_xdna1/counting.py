@@ -49,16 +49,12 @@ class _Bench:
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
         random = np.random.default_rng(0)
-        self.blocks = [self._block(random) for _ in range(3)]
-        self.c, self.a0, self.a1 = (np.zeros(4096 + 32, np.uint16) for _ in range(3))
-        self.acc, self.hdr = np.zeros(4096 + 16, np.float32), np.zeros(64 + 16, np.int32)
-        self.params = np.zeros(4096 + 32, np.uint16)
-
-    @staticmethod
-    def _block(random: np.random.Generator) -> np.ndarray:
-        values = np.zeros(4096 + 32, np.float32)
-        values[:] = random.standard_normal(len(values))
-        return (values.view(np.uint32) >> 16).astype(np.uint16)
+        self.blocks = [_buffer(4096, np.uint16) for _ in range(3)]
+        for block in self.blocks:
+            values = random.standard_normal(4096, np.float32)
+            block[:] = values.view(np.uint32) >> 16
+        self.c, self.a0, self.a1, self.params = (_buffer(4096, np.uint16) for _ in range(4))
+        self.acc, self.hdr = _buffer(4096, np.float32), _buffer(64, np.int32)
 
     def runs(self) -> dict[str, Callable[[], int]]:
         call = self._call
@@ -87,22 +83,22 @@ class _Bench:
         return named
 
     def _call(self, name: str, *arguments: np.ndarray | int) -> int:
-        addresses = [_aligned(a).ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        addresses = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
         getattr(self.kernels, name)(*addresses)
         return 1
 
     def _params(self, gelu: int) -> int:
-        _aligned(self.params).view(np.int32)[64:66] = 0, gelu
-        _aligned(self.acc)[:4096] = 1.0
+        self.params.view(np.int32)[64:66] = 0, gelu
+        self.acc[:] = 1.0
         return self._call("gemm_params", self.params, self.acc, self.hdr)
 
     def _finish(self, order: int) -> int:
-        header = _aligned(self.hdr)
+        header = self.hdr
         header[6:9], header[32] = (0, 1500, 6), order
         return self._call("gemm_finish", self.acc, self.c, self.hdr, 3, 1)
 
     def _keys(self) -> int:
-        header, upper = _aligned(self.hdr), np.float32(SCALE).view(np.int32) & -65536
+        header, upper = self.hdr, np.float32(SCALE).view(np.int32) & -65536
         header[9], header[10] = KEYS, upper
         header[11] = np.float32(SCALE - upper.view(np.float32)).view(np.int32) & -65536
         self._call("attn_init", self.a1, self.acc)
@@ -123,7 +119,7 @@ class _Bench:
         )
 
     def _row_header(self, kind: int) -> None:
-        header = _aligned(self.hdr)
+        header = self.hdr
         header[2], header[5], header[9] = WIDTH // 64, kind, WIDTH
         header[10], header[13] = np.float32(1e-5).view(np.int32), np.float32(1 / WIDTH).view(np.int32)
 
@@ -140,6 +136,9 @@ class _Bench:
         return sum(self._call("row_apply", self.blocks[0], self.c, *held, 0, j, 0) for j in range(objects))
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """The part of an over-long array that starts at a multiple of 64 bytes."""
-    return array[-array.ctypes.data % 64 // array.itemsize :]
+def _buffer(elements: int, dtype: type) -> np.ndarray:
+    """Zeros at a multiple of 64 bytes."""
+    size = elements * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype)

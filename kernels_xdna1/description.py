@@ -43,6 +43,7 @@ HEADER = {
     11: "attention: fp32 bits of the bf16 lower part of scale * log2(e)",
     12: "layer_norm: columns",
     13: "layer_norm: fp32 bits of 1 / columns",
+    14: "layer_norm: fp32 bits of the number of zero columns that fill the last block",
     32: "state: output order of the panel",
     33: "state: GELU of the panel",
 }

@@ -100,9 +100,14 @@ def load(*, debug: bool = False, counting: bool = False, sanitize: bool = False)
     address and undefined-behaviour sanitizers (the process must have been started with their runtime preloaded, see
     `sanitizer_runtime`). Raises CompilerError.
     """
-    flags = ["-O1" if debug or sanitize else "-O3", *FLAGS]
+    if sanitize and "libasan" not in _mapped():
+        raise CompilerError(
+            "a process runs sanitized kernels only if it was started with the sanitizer's runtime: set "
+            f"LD_PRELOAD={sanitizer_runtime()} for it"
+        )
+    flags = ["-O0" if sanitize else "-O1" if debug else "-O3", *FLAGS]
     flags += ["-DAIE_HOST_DEBUG"] * debug + ["-DAIE_HOST_COUNT"] * counting
-    flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] * sanitize
+    flags += ["-DAIE_INLINE=inline", "-fsanitize=address,undefined", "-fno-sanitize-recover"] * sanitize
     return Kernels(ctypes.CDLL(str(build(flags))), debug=debug, counting=counting)
 
 
@@ -187,6 +192,14 @@ def cpu() -> str:
     except OSError:
         return "unknown"
     return next((line for line in lines if line.startswith(("flags", "Features"))), "unknown")
+
+
+def _mapped() -> str:
+    """The libraries of this process."""
+    try:
+        return Path("/proc/self/maps").read_text()
+    except OSError:
+        return ""
 
 
 def cache_directory() -> Path:

@@ -5,21 +5,21 @@
 #include "common.hpp"
 
 // An fp32 value as the sum of two bf16: 16 bits of mantissa. An infinity becomes (inf, nan).
-struct split {
-    v16 hi, lo;
+template <unsigned N = 16> struct split {
+    bf16s<N> hi, lo;
 };
 
-inline split parts(const sum16 &x) {
-    const v16 hi = x.to_vector<bfloat16>();
-    return {hi, aie::msc(x, hi, small(1)).to_vector<bfloat16>()};
+template <unsigned N> inline split<N> parts(const sums<N> &x) {
+    const bf16s<N> hi = x.template to_vector<bfloat16>();
+    return {hi, aie::msc(x, hi, small<N>(1)).template to_vector<bfloat16>()};
 }
-inline sum16 plus_product(const sum16 &c, const split &a, const split &b) {
+template <unsigned N> inline sums<N> plus_product(const sums<N> &c, const split<N> &a, const split<N> &b) {
     return aie::mac(aie::mac(aie::mac(c, a.hi, b.lo), a.lo, b.hi), a.hi, b.hi);
 }
-inline sum16 product(const split &a, const split &b) {
+inline sum16 product(const split<> &a, const split<> &b) {
     return aie::mac(aie::mac(aie::mul(a.hi, b.lo), a.lo, b.hi), a.hi, b.hi);
 }
-inline sum16 product(const split &a, const v16 &b) { return aie::mac(aie::mul(a.lo, b), a.hi, b); }
+inline sum16 product(const split<> &a, const v16 &b) { return aie::mac(aie::mul(a.lo, b), a.hi, b); }
 
 // ---- integers in floats: adding 1.5 * 2^23 leaves no fraction bits, 1.5 * 2^16 leaves seven, as many as bf16 has ----
 
@@ -47,7 +47,7 @@ inline v16 power(const sum16 &w) {
 // 2^(f + 1/2) for |f| <= 1/2, between 1 and 2, without the constant term exp2_s0: 5e-5 at most. `hi` is f in bf16, and NaN
 // where f is infinite or NaN. The half turns the nearest integer into the floor that `power` works with.
 inline sum16 exp2_varying(const sum16 &start, const sum16 &f, v16 &hi) {
-    const split x = parts(f);
+    const split<> x = parts(f);
     hi = x.hi;
     const v16 s3 = aie::mac(sum16(lanes(exp2_s3)), hi, small(exp2_s4)).to_vector<bfloat16>();
     const v16 s2 = aie::mac(sum16(lanes(exp2_s2)), hi, s3).to_vector<bfloat16>();
@@ -57,24 +57,24 @@ inline sum16 exp2_varying(const sum16 &start, const sum16 &f, v16 &hi) {
 // ---- Newton's iterations from an integer guess; y is rounded to bf16 each time, its correction is exact enough ----
 
 SHARED sum16 reciprocal(const sum16 &x) {
-    const split d = parts(x);
+    const split<> d = parts(x);
     sum16 y = from_bits(aie::sub(lanes(0x7ef311c3), bits(x)));
     for (int i = 0; i < 3; ++i) {
         const v16 hi = y.to_vector<bfloat16>();
         const sum16 e = aie::msc(aie::msc(sum16(lanes(1.0f)), d.hi, hi), d.lo, hi);  // 1 - x y
-        y = plus_product(sum16(hi), {hi, small(0)}, parts(e));
+        y = plus_product(sum16(hi), split<>{hi, small(0)}, parts(e));
     }
     return y;
 }
 
 SHARED sum16 inverse_root(const sum16 &x) {
-    const split d = parts(x);
+    const split<> d = parts(x);
     sum16 y = from_bits(aie::sub(lanes(0x5f3759df), aie::logical_downshift(bits(x), 1)));
     for (int i = 0; i < 3; ++i) {
         const v16 hi = y.to_vector<bfloat16>();
         const sum16 e = aie::sub(sum16(lanes(1.0f)), product(d, parts(aie::mul(hi, hi))));  // 1 - x y^2
         const v16 half = aie::mul(hi, small(0.5f)).to_vector<bfloat16>();
-        const sum16 first = plus_product(sum16(hi), {half, small(0)}, parts(e));
+        const sum16 first = plus_product(sum16(hi), split<>{half, small(0)}, parts(e));
         const v16 e1 = e.to_vector<bfloat16>();
         const v16 e2 = aie::mul(e1, e1).to_vector<bfloat16>();
         y = aie::mac(first, aie::mul(half, small(0.75f)).to_vector<bfloat16>(), e2);  // y (1 + e/2 + 3/8 e^2)

@@ -5,7 +5,7 @@ extern "C" void attn_finish(const float *__restrict acc, const bfloat16 *__restr
     round_to_nearest_even();
     const attention_state state(const_cast<bfloat16 *>(a1));
     for (int i = 0; i < row_tiles; ++i) {
-        const split inverse = parts(reciprocal(row_sums<4>(load_sums(state.sums + i * sum_tile))));
+        const split<> inverse = parts(reciprocal(row_sums<4>(load_sums(state.sums + i * sum_tile))));
         const auto quotient = [&](int j) {
             return product(parts(load_sums(acc + i * sum_row + j * sum_tile)), inverse).to_vector<bfloat16>();
         };

@@ -12,7 +12,7 @@
 namespace {
 
 // Scores of one row tile, in place; maxima of n per lane; NaN into the sum.
-extremes make_logarithmic(float *scores, const i16 &start, sum16 &sum, const split &scale, int valid) {
+extremes make_logarithmic(float *scores, const i16 &start, sum16 &sum, const split<> &scale, int valid) {
     alignas(64) static constexpr int32_t tile_columns[16] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
     const i16 column = aie::load_v<16>(tile_columns);
     extremes found{start, start};
@@ -37,7 +37,7 @@ extern "C" void attn_k(const bfloat16 *__restrict b, const bfloat16 *__restrict 
     round_to_nearest_even();
     const attention_state state(a1);
     const auto constant = [&](int at) { return from_bits(lanes(hdr[at])).to_vector<bfloat16>(); };
-    const split scale{constant(word::scale_hi), constant(word::scale_lo)};
+    const split<> scale{constant(word::scale_hi), constant(word::scale_lo)};
     const int valid = hdr[word::valid] - 64 * k;
     for (int i = 0; i < row_tiles; ++i) {
         if (i % 4 == 0) stripe(c + i * a_row, b, state.scores, true);

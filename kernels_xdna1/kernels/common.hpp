@@ -27,7 +27,7 @@ constexpr int a_row = a_columns * a_tile, sum_row = sum_columns * sum_tile;  // 
 
 // Words of the header; what they mean is written in description.py.
 namespace word {
-enum { op, outer, inner, extra, per_output, kind, first_row, end_row, groups, valid, scale_hi, scale_lo, width, inverse_width };
+enum { op, outer, inner, extra, per_output, kind, first_row, end_row, groups, valid, scale_hi, scale_lo, width, inverse_width, padding };
 enum { eps = scale_hi };
 enum { count = 32, panel_order = 32, panel_gelu };  // from 32: state of the core
 }  // namespace word
@@ -37,19 +37,23 @@ enum { kind_layer_norm, kind_softmax, kind_gelu, kind_add };
 // Words of a panel's parameter block, as int32 after 64 fp32 of bias.
 enum { params_order = 64, params_gelu };
 
-using v16 = aie::vector<bfloat16, 16>;
-using v32 = aie::vector<bfloat16, 32>;
-using f16 = aie::vector<float, 16>;
-using i16 = aie::vector<int32_t, 16>;
-using sum16 = aie::accum<accfloat, 16>;
+// Work comes in 16 lanes (a register of fp32, a 4x4 tile) or in 32, where constants are worth sharing.
+template <unsigned N> using bf16s = aie::vector<bfloat16, N>;
+template <unsigned N> using floats = aie::vector<float, N>;
+template <unsigned N> using ints = aie::vector<int32_t, N>;
+template <unsigned N> using sums = aie::accum<accfloat, N>;
+using v16 = bf16s<16>;
+using v32 = bf16s<32>;
+using i16 = ints<16>;
+using sum16 = sums<16>;
 
-inline f16 lanes(float x) { return aie::broadcast<float, 16>(x); }
-inline i16 lanes(int32_t x) { return aie::broadcast<int32_t, 16>(x); }
-inline v16 small(float x) { return aie::broadcast<bfloat16, 16>(bfloat16(x)); }
-inline i16 bits(const sum16 &x) { return x.to_vector<float>().cast_to<int32_t>(); }
-inline sum16 from_bits(const i16 &x) { return sum16(x.cast_to<float>()); }
-inline sum16 load_sums(const float *p) { return sum16(aie::load_v<16>(p)); }
-inline void store_sums(float *p, const sum16 &x) { aie::store_v(p, x.to_vector<float>()); }
+template <unsigned N = 16> inline floats<N> lanes(float x) { return aie::broadcast<float, N>(x); }
+template <unsigned N = 16> inline ints<N> lanes(int32_t x) { return aie::broadcast<int32_t, N>(x); }
+template <unsigned N = 16> inline bf16s<N> small(float x) { return aie::broadcast<bfloat16, N>(bfloat16(x)); }
+template <unsigned N> inline ints<N> bits(const sums<N> &x) { return x.template to_vector<float>().template cast_to<int32_t>(); }
+template <unsigned N> inline sums<N> from_bits(const ints<N> &x) { return sums<N>(x.template cast_to<float>()); }
+template <unsigned N = 16> inline sums<N> load_sums(const float *p) { return sums<N>(aie::load_v<N>(p)); }
+template <unsigned N> inline void store_sums(float *p, const sums<N> &x) { aie::store_v(p, x.template to_vector<float>()); }
 
 // The core truncates from power-up on, and any kernel may have run before.
 inline void round_to_nearest_even() { aie::set_rounding(aie::rounding_mode::conv_even); }

@@ -1,41 +1,35 @@
-// GELU, the erf form: max(x, 0) + q(|x|) with q in three pieces, each in a coordinate that is small where q must be exact.
+// GELU, the erf form: max(x, 0) + q(|x|), q = -|x| Phi(-|x|) in three polynomials of v = |x| - centre:
 //
-//   |x| < 1         q = -|x|/2 + z s(z), z = x^2: the result is x/2 plus an even function that vanishes at 0
-//   |x| < 2.25      q = base + u s(u), u = |x| - 1.625
-//   |x| < 4.25      q = base + u s(u), u = |x| - 3.25; beyond, |x| counts as 4.25, where the piece is zero
+//   |x| < 1         centre 0: relatively exact near zero
+//   |x| < 2.25      centre 1.625
+//   |x| < 4.25      centre 3.25; beyond, |x| counts as 4.25, where q is zero
 //
-// The last two products are made of two bf16 parts on each side, the steps before of one: the error of the fp32 result stays
-// within half a bf16 ulp of max(|y|, 1/64).
+// q = base + v (s0 + v (s1 + ...)): the two outer products are made of two bf16 parts on each side, the inner steps of one.
+// The error of the fp32 result stays within half a bf16 ulp of max(|y|, 1/64). Two vectors at a time share the constants:
+// the move slot, which holds broadcasts and selections, is the bottleneck.
 #pragma once
 
 #include "arithmetic.hpp"
 
-SHARED sum16 gelu(const sum16 &x) {
-    const auto edge = [](float e) { return lanes(std::bit_cast<int32_t>(e)); };
-    const i16 word = bits(x);
-    const i16 magnitude = aie::min(aie::bit_and(word, lanes(0x7fffffff)), edge(gelu_edge2));
-    const auto first = aie::lt(magnitude, edge(gelu_edge0)), second = aie::lt(magnitude, edge(gelu_edge1));
+SHARED sums<32> gelu(const sums<32> &x) {
+    const auto edge = [](float e) { return lanes<32>(std::bit_cast<int32_t>(e)); };
+    const ints<32> word = bits(x), zero = lanes<32>(0);
+    const ints<32> magnitude = aie::min(aie::bit_and(word, lanes<32>(0x7fffffff)), edge(gelu2_edge));
+    const auto first = aie::lt(magnitude, edge(gelu0_edge)), second = aie::lt(magnitude, edge(gelu1_edge));
     const auto piece = [&](float c0, float c1, float c2) {
-        return aie::select(aie::select(lanes(c2), lanes(c1), second), lanes(c0), first);
+        return sums<32>(aie::select(aie::select(lanes<32>(c2), lanes<32>(c1), second), lanes<32>(c0), first));
     };
 
-    // Negative numbers count as zero; -inf gives NaN as 0 * inf does, and a NaN of either sign stays one.
-    const i16 clipped = aie::select(word, lanes(0), aie::lt(word, lanes(int32_t(0xff800000))));
-    const i16 positive = aie::select(clipped, lanes(0x7fc00000), aie::lt(clipped, lanes(0)));
+    const split<32> v = parts(aie::sub(from_bits(magnitude), piece(gelu0_centre, gelu1_centre, gelu2_centre)));
+    const v32 s4 = piece(gelu0_s4, gelu1_s4, gelu2_s4).to_vector<bfloat16>();
+    const v32 s3 = aie::mac(piece(gelu0_s3, gelu1_s3, gelu2_s3), v.hi, s4).to_vector<bfloat16>();
+    const v32 s2 = aie::mac(piece(gelu0_s2, gelu1_s2, gelu2_s2), v.hi, s3).to_vector<bfloat16>();
+    const split<32> s1 = parts(aie::mac(piece(gelu0_s1, gelu1_s1, gelu2_s1), v.hi, s2));
+    const split<32> s0 = parts(plus_product(piece(gelu0_s0, gelu1_s0, gelu2_s0), v, s1));
 
-    const sum16 distance = from_bits(magnitude);
-    const split a = parts(distance);
-    const v16 half = sum16(aie::select(lanes(0.0f), lanes(-0.5f), first)).to_vector<bfloat16>();
-    const sum16 base = aie::add(from_bits(positive), sum16(piece(0, gelu1_base, gelu2_base)));
-    const sum16 offset = aie::mac(aie::mac(base, a.lo, half), a.hi, half);
-
-    const sum16 square = aie::mac(aie::mac(aie::mul(a.hi, a.lo), a.hi, a.lo), a.hi, a.hi);
-    const sum16 centred = aie::sub(distance, sum16(aie::select(lanes(gelu_centre2), lanes(gelu_centre1), second)));
-    const split v = parts(sum16(aie::select(centred.to_vector<float>(), square.to_vector<float>(), first)));
-
-    const v16 s3 = sum16(piece(gelu0_s3, gelu1_s3, gelu2_s3)).to_vector<bfloat16>();
-    const v16 s2 = aie::mac(sum16(piece(gelu0_s2, gelu1_s2, gelu2_s2)), v.hi, s3).to_vector<bfloat16>();
-    const split s1 = parts(aie::mac(sum16(piece(gelu0_s1, gelu1_s1, gelu2_s1)), v.hi, s2));
-    const split s0 = parts(plus_product(sum16(piece(gelu0_s0, gelu1_s0, gelu2_s0)), v, s1));
-    return plus_product(offset, v, s0);
+    // As integers, positive floats (and NaN) are above zero, negative ones below. What is below must vanish but for
+    // -inf and NaN, which times zero are NaN, as in -inf * Phi(-inf).
+    const v32 negative = from_bits(aie::min(word, zero)).to_vector<bfloat16>();
+    const sums<32> positive = aie::mac(from_bits(aie::max(word, zero)), negative, small<32>(0));
+    return plus_product(aie::add(positive, piece(gelu0_base, gelu1_base, gelu2_base)), v, s0);
 }

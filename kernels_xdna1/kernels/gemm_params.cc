@@ -9,12 +9,12 @@ extern "C" void gemm_params(const bfloat16 *__restrict b, float *__restrict acc,
     hdr[word::panel_order] = words[params_order];
     hdr[word::panel_gelu] = words[params_gelu];
     const bool activated = hdr[word::panel_gelu] != 0;
-    for (int j = 0; j < sum_columns; ++j) {
-        const auto four = aie::load_v<4>(bias + 4 * j);
-        const sum16 row(aie::concat(four, four, four, four));
+    for (int j = 0; j < sum_columns; j += 2) {
+        const auto left = aie::load_v<4>(bias + 4 * j), right = aie::load_v<4>(bias + 4 * j + 4);
+        const sums<32> row(aie::concat(aie::concat(left, left, left, left), aie::concat(right, right, right, right)));
         for (int i = 0; i < row_tiles; ++i) {
             float *at = acc + i * sum_row + j * sum_tile;
-            const sum16 x = aie::add(load_sums(at), row);
+            const sums<32> x = aie::add(load_sums<32>(at), row);
             store_sums(at, activated ? gelu(x) : x);
         }
     }

@@ -8,11 +8,11 @@ namespace {
 SHARED void normalise(const bfloat16 *x, bfloat16 *y, const float *gamma, const float *beta, const row_state &state) {
     for (int t = 0; t < a_columns; ++t) {
         const auto g = aie::load_v<8>(gamma + 8 * t), o = aie::load_v<8>(beta + 8 * t);
-        const split gain = parts(sum16(aie::concat(g, g)));
+        const split<> gain = parts(sum16(aie::concat(g, g)));
         const sum16 offset(aie::concat(o, o));
         for (int h = 0; h < halves; ++h) {
             const sum16 d = aie::sub(sum16(aie::load_v<16>(x + half_at(h, t))), load_sums(state.first(h)));
-            const split unit = parts(product(parts(d), parts(load_sums(state.second(h)))));
+            const split<> unit = parts(product(parts(d), parts(load_sums(state.second(h)))));
             aie::store_v(y + half_at(h, t), plus_product(offset, unit, gain).to_vector<bfloat16>());
         }
     }
@@ -21,7 +21,7 @@ SHARED void normalise(const bfloat16 *x, bfloat16 *y, const float *gamma, const 
 SHARED void exponentials(const bfloat16 *x, bfloat16 *y, const row_state &state, int valid) {
     for (int h = 0; h < halves; ++h) {
         const sum16 maximum = load_sums(state.first(h));
-        const split inverse = parts(load_sums(state.second(h)));
+        const split<> inverse = parts(load_sums(state.second(h)));
         for (int t = 0; t < a_columns; ++t) {
             const exponent e(aie::load_v<16>(x + half_at(h, t)), valid - 8 * t);
             const v16 share = product(e.fraction(), inverse).to_vector<bfloat16>();
@@ -46,14 +46,14 @@ extern "C" void row_apply(const bfloat16 *__restrict b, bfloat16 *c, const bfloa
         exponentials(x, y, state, hdr[word::valid] - column);
     } else {
         AT_LEAST(16)
-        for (int i = 0; i < my_rows; i += 16) {
-            const v16 in = aie::load_v<16>(x + i);
+        for (int i = 0; i < my_rows; i += 32) {
+            const v32 in = aie::load_v<32>(x + i);
             if (kind == kind_gelu)
-                aie::store_v(y + i, gelu(sum16(in)).to_vector<bfloat16>());
+                aie::store_v(y + i, gelu(sums<32>(in)).to_vector<bfloat16>());
             else if (j % 2 == 0)
                 aie::store_v(y + i, in);
             else
-                aie::store_v(y + i, aie::add(sum16(aie::load_v<16>(y + i)), sum16(in)).to_vector<bfloat16>());
+                aie::store_v(y + i, aie::add(sums<32>(aie::load_v<32>(y + i)), sums<32>(in)).to_vector<bfloat16>());
         }
     }
 }

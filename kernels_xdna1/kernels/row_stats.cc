@@ -22,7 +22,7 @@ SHARED void moments(const bfloat16 *x, const row_state &state, bool first) {
         for (int t = 0; t < a_columns; ++t) {
             const sum16 d = aie::sub(sum16(aie::load_v<16>(x + half_at(h, t))), pivot);
             sum = aie::add(sum, d);
-            const split p = parts(d);
+            const split<> p = parts(d);
             squares = plus_product(squares, p, p);
         }
         store_sums(state.second(h), sum);
@@ -32,11 +32,17 @@ SHARED void moments(const bfloat16 *x, const row_state &state, bool first) {
 
 // (mean, 1 / sqrt(variance + eps)) take the place of the sums.
 SHARED void finish_moments(const row_state &state, const int32_t *hdr) {
-    const split inverse_width = parts(from_bits(lanes(hdr[word::inverse_width])));
+    const split<> inverse_width = parts(from_bits(lanes(hdr[word::inverse_width])));
+    const v16 padding = from_bits(lanes(hdr[word::padding])).to_vector<bfloat16>();
     for (int h = 0; h < halves; ++h) {
-        const sum16 shift = product(parts(row_sums<2>(load_sums(state.second(h)))), inverse_width);
-        const sum16 square = product(parts(row_sums<2>(load_sums(state.third(h)))), inverse_width);
-        const split s = parts(shift);
+        // The zeros that fill the last block deviate by -pivot: take their share out of both sums.
+        const v16 pivot = load_sums(state.first(h)).to_vector<bfloat16>();
+        const sum16 missing = aie::mul(pivot, padding);
+        const sum16 sum = aie::add(row_sums<2>(load_sums(state.second(h))), missing);
+        const sum16 squares = aie::sub(row_sums<2>(load_sums(state.third(h))), product(parts(missing), pivot));
+        const sum16 shift = product(parts(sum), inverse_width);
+        const sum16 square = product(parts(squares), inverse_width);
+        const split<> s = parts(shift);
         const sum16 variance = from_bits(aie::max(bits(aie::sub(square, product(s, s))), lanes(0)));
         store_sums(state.second(h), inverse_root(aie::add(variance, from_bits(lanes(hdr[word::eps])))));
         store_sums(state.first(h), aie::add(load_sums(state.first(h)), shift));
@@ -56,7 +62,7 @@ SHARED void exponentials(const bfloat16 *x, const row_state &state, bool first, 
         sum16 sum = product(parts(load_sums(state.second(h))), power(aie::sub(before, maximum)));
         for (int t = 0; t < a_columns; ++t) {
             const exponent e(aie::load_v<16>(x + half_at(h, t)), valid - 8 * t);
-            const split p = e.fraction();
+            const split<> p = e.fraction();
             const v16 scale = power(aie::sub(e.n, maximum));
             sum = aie::mac(aie::mac(sum, p.lo, scale), p.hi, scale);
         }

@@ -31,7 +31,7 @@ struct exponent {
         n = nearest_integer(t);
         f = aie::sub(t, n);
     }
-    split fraction() const {
+    split<> fraction() const {
         v16 hi;
         return parts(exp2_varying(sum16(lanes(exp2_s0)), f, hi));
     }

@@ -19,7 +19,9 @@ struct bfloat16 {
 struct accfloat {};
 struct accauto {};
 
+#ifndef AIE_INLINE  // the sanitized build leaves it to the compiler, which is much faster then
 #define AIE_INLINE inline __attribute__((always_inline))
+#endif
 
 namespace aie {
 
@@ -117,8 +119,9 @@ template <class T, unsigned N> AIE_INLINE void store_v(T *p, const vector<T, N> 
 }
 
 // ---- initialisation, reshaping ----
+// One register, named twice where the vector is wider.
 template <class T, unsigned N> AIE_INLINE vector<T, N> broadcast(T a) {
-    host::spend(host::move, detail::registers(N * sizeof(T)));
+    host::spend(host::move);
     return {detail::raw_t<T, N>{} + std::bit_cast<typename detail::lane<T>::type>(a)};
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N> zeros() {
@@ -193,17 +196,17 @@ template <unsigned N> AIE_INLINE vector<int32_t, N> logical_downshift(const vect
     return {(detail::raw_t<int32_t, N>)((detail::raw_t<uint32_t, N>)x.v >> n)};
 }
 template <unsigned N> AIE_INLINE mask<N> lt(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
-    host::spend(host::move);
+    host::spend(host::move, N / 16);
     return {a.v < b.v};
 }
 template <unsigned N> AIE_INLINE mask<N> eq(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
-    host::spend(host::move);
+    host::spend(host::move, N / 16);
     return {a.v == b.v};
 }
 // a where the mask is clear, b where it is set.
 template <class T, unsigned N> AIE_INLINE vector<T, N> select(const vector<T, N> &a, const vector<T, N> &b, const mask<N> &m) {
     static_assert(sizeof(T) == 4);
-    host::spend(host::move);
+    host::spend(host::move, N / 16);
     using bits = detail::raw_t<int32_t, N>;
     return {(detail::raw_t<T, N>)(m.lanes ? (bits)b.v : (bits)a.v)};
 }

@@ -1,0 +1,202 @@
+"""The host build: cache, compiler, checks of the debug build, sanitizers, generated files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from core_driver import Core, a_order, b_order
+from every_op import run as run_every_op
+
+from kernels_xdna1 import coefficients, counting, description, host
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+@pytest.fixture
+def tiny_unit(monkeypatch, tmp_path):
+    """A translation unit that compiles at once, and a cache of its own."""
+    monkeypatch.setenv("TORCH_XDNA_CACHE", str(tmp_path))
+    monkeypatch.setattr(host, "unit", lambda: 'extern "C" int answer() { return 42; }\n')
+    return tmp_path
+
+
+def test_cache_hits_and_keys(tiny_unit):
+    first = host.build(["-shared", "-fPIC"])
+    before = first.stat().st_mtime_ns
+    assert host.build(["-shared", "-fPIC"]) == first and first.stat().st_mtime_ns == before
+    assert host.build(["-shared", "-fPIC", "-O1"]) != first
+    assert first.parent == tiny_unit
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "other", "no digest"])
+def test_broken_cache_entries_are_rebuilt(tiny_unit, damage):
+    flags = ["-shared", "-fPIC"]
+    target = host.build(flags)
+    content = target.read_bytes()
+    if damage == "no digest":
+        target.with_suffix(".sha256").unlink()
+    else:
+        broken = {"empty": b"", "half": content[: len(content) // 2], "other": content[:-1] + b"x"}[damage]
+        target.write_bytes(broken)
+    assert host.build(flags).read_bytes() == content
+    assert [p.suffix for p in sorted(tiny_unit.iterdir())] == [".sha256", ".so"]
+
+
+def test_missing_compiler_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    host.compiler.cache_clear()
+    try:
+        with pytest.raises(host.CompilerError, match=r"install g\+\+") as caught:
+            host.compiler()
+    finally:
+        host.compiler.cache_clear()
+    assert "\n" not in str(caught.value)
+
+
+def test_compile_error_names_the_compiler_and_the_cause(tiny_unit, monkeypatch):
+    monkeypatch.setattr(host, "unit", lambda: "int broken = ;\n")
+    with pytest.raises(host.CompilerError, match="expected"):
+        host.build(["-shared", "-fPIC"])
+    assert not list(tiny_unit.glob("*.so"))
+
+
+def test_numpy_is_enough():
+    """The array simulator and the overlay work without torch, transformers, ml_dtypes and rich."""
+    code = (
+        "import sys\n"
+        "for m in ('torch', 'transformers', 'ml_dtypes', 'rich', 'scipy'): sys.modules[m] = None\n"
+        "from kernels_xdna1 import host, description\n"
+        "host.load(); print(description.cycles('attn_k') > 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout.strip() == "True", run.stderr
+
+
+def test_every_kernel_stays_in_its_buffers(checked_kernels):
+    with np.errstate(all="ignore"):
+        run_every_op(checked_kernels)
+
+
+def test_debug_build_reports_a_short_buffer(checked_kernels):
+    """The driver's buffers are large enough; a call with an operand of the wrong place is caught."""
+    core = Core(checked_kernels)
+    block = np.zeros(4096 + 64, np.uint16)
+    start = -block.ctypes.data % 64 // 2
+    odd = block[start + 1 :].ctypes.data
+    with pytest.raises(host.KernelError, match=r"attn_q: a load of 64 bytes at offset 0 is misaligned"):
+        checked_kernels.attn_q(odd, core.c.ctypes.data, 0, 0)
+
+
+def test_debug_build_reports_an_access_out_of_bounds(checked_kernels):
+    core = Core(checked_kernels)
+    block = core._aligned(a_order(np.ones((64, 64))))
+    held = (core.a0, core.a1, core.acc, core.hdr)
+    core.header(3, w5=3)  # piece 4 of an addition: there are four
+    with pytest.raises(host.KernelError, match=r"row_apply: a store of 64 bytes .* outside the operands"):
+        checked_kernels.row_apply(block.ctypes.data, core.c.ctypes.data, *(h.ctypes.data for h in held), 0, 8, 0)
+    core.call("gemm_init", core.acc)  # the next call starts clean
+
+
+def test_every_kernel_sets_its_rounding(kernels):
+    """Entries start in the power-up mode, truncation: a kernel that rounds must not inherit it."""
+    core = Core(kernels)
+    x = np.full((64, 64), 1 + 2**-7 + 2**-8, np.float32)  # a tie that rounds up to even; truncation goes down
+    one = np.full((64, 64), 0.5, np.float32)
+    assert (core.gemm(np.eye(64), x.T, residual=one)[:64] == np.float32(1.515625)).all()
+    assert (core.rows(3, one, np.full((64, 64), 2**-9, np.float32)) == 0.5).all()
+    assert (core.rows(3, one, np.full((64, 64), 3 * 2**-10, np.float32)) == np.float32(0.50390625)).all()
+
+
+def test_calls_from_threads_do_not_share_state(kernels):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def product(seed):
+        core, random = Core(kernels), np.random.default_rng(seed)
+        a, b = random.standard_normal((2, 64, 64))
+        core.call("gemm_init", core.acc)
+        for _ in range(50):
+            core.call("gemm_step", a_order(a), b_order(b), core.acc)
+        return core.acc.copy()
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(product, range(8)))
+    assert all(np.array_equal(t, product(seed)) for seed, t in enumerate(together))
+
+
+def test_denormal_mode_of_the_process_is_restored(kernels):
+    core = Core(kernels)
+    core.call("gemm_init", core.acc)
+    assert np.float32(1e-40) * np.float32(0.5) > 0
+
+
+def test_sanitizers_find_nothing():
+    runtime = host.sanitizer_runtime()
+    if not Path(runtime).is_file():
+        pytest.skip("the compiler has no address sanitizer")
+    environment = {**os.environ, "LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
+    command = [sys.executable, str(HERE / "every_op.py"), "sanitize"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert run.returncode == 0 and "every kernel ran" in run.stdout, run.stderr[-3000:]
+    assert "runtime error" not in run.stderr, run.stderr[-3000:]
+
+
+def test_sanitized_build_says_how_to_start():
+    with pytest.raises(host.CompilerError, match="LD_PRELOAD"):
+        host.load(sanitize=True)
+
+
+def test_coefficients_are_generated():
+    committed = (host.HERE / "kernels" / "coefficients.hpp").read_text()
+    numbers = [[float(t) for t in _numbers(text)] for text in (committed, coefficients.header())]
+    assert np.allclose(*numbers, rtol=2e-5, atol=2e-7)
+
+
+def _numbers(text):
+    """The constants; the last digits of a fit depend on the linear algebra library."""
+    return [line.split("=")[1].strip(" f;") for line in text.splitlines() if line.startswith("constexpr")]
+
+
+def test_counts_are_fresh():
+    assert description.COUNTS_FILE.read_text() == counting.as_text(counting.count())
+
+
+def test_product_count_is_arithmetic():
+    """2048 products of 4x8x4 in 64x64x64; A and B blocks are read four times, the sums once and written once."""
+    assert description.bound("gemm_step") == 64**3 / 128
+    assert description.busiest("gemm_step") == "multiply"
+
+
+def test_every_kernel_has_cycles():
+    assert {name for name, _ in description.variants()} == set(description.BY_NAME)
+    assert all(description.cycles(*v) >= description.EMPTY_CALL for v in description.variants())
+    with pytest.raises(KeyError):
+        description.cycles("gemm_step_fast")
+
+
+def test_description_matches_the_sources():
+    for kernel in description.KERNELS:
+        text = (host.HERE / "kernels" / f"{kernel.name}.cc").read_text()
+        start = text.index(f'extern "C" void {kernel.name}(')
+        declared = text[start : text.index(")", start)].split("(", 1)[1]
+        names = [p.split()[-1].lstrip("*") for p in declared.replace("__restrict", "").split(",")]
+        assert names == [o.name for o in kernel.operands]
+
+
+def test_static_buffers_fit_the_core():
+    """A 2, B 2 and C 1 objects, sums, header and stack in 64 KB; attention's state fits one object."""
+    fifos = 5 * description.BLOCK_BYTES
+    total = fifos + description.SUMS_BYTES + description.HEADER_BYTES + description.STACK_BYTES
+    assert total <= 64 * 1024 and description.STACK_BYTES >= 2048
+    assert 4 * 16 * 64 + 2 * 16 * 16 * 4 <= description.BLOCK_BYTES
+
+
+def test_b_order_is_what_products_take(checked_kernels):
+    core = Core(checked_kernels)
+    core.call("gemm_init", core.acc)
+    core.call("gemm_step", a_order(np.eye(64)), b_order(np.eye(64)), core.acc)
+    assert core.acc.sum() == 64

@@ -1,0 +1,84 @@
+"""`python -m kernels_xdna1`: the table and the build for the core."""
+
+import subprocess
+
+import pytest
+
+from kernels_xdna1 import build, description
+from kernels_xdna1.__main__ import main
+
+
+def test_table_lists_every_kernel(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(kernel.name in out for kernel in description.KERNELS)
+    assert "modelled" in out and "5504" in out
+
+
+def test_build_says_that_peano_is_missing(monkeypatch, capsys):
+    monkeypatch.delenv("PEANO_INSTALL_DIR", raising=False)
+    assert main(["build"]) == 2
+    assert "PEANO_INSTALL_DIR is not set" in capsys.readouterr().err
+
+
+def test_build_says_that_the_folder_holds_no_compiler(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("PEANO_INSTALL_DIR", str(tmp_path))
+    assert main(["build"]) == 2
+    assert f"{tmp_path}/bin/clang++ does not exist" in capsys.readouterr().err
+
+
+@pytest.fixture
+def toolchain(monkeypatch, tmp_path):
+    """Stand-ins that record what they are asked to do; llvm-size reports what the test wants."""
+    binaries, headers = tmp_path / "peano" / "bin", tmp_path / "aie" / "include" / "aie_api"
+    binaries.mkdir(parents=True), headers.mkdir(parents=True)
+    (headers / "aie.hpp").touch()
+    compiler = binaries / "clang++"
+    compiler.write_text(
+        '#!/bin/sh\necho "$@" > "$(dirname "$0")/arguments"\n'
+        'for last; do :; done\ncp "$(echo "$@" | sed "s/.*-c \\([^ ]*\\) .*/\\1/")" "$last"\n'
+    )
+    size = binaries / "llvm-size"
+    for tool in (compiler, size):
+        tool.touch()
+        tool.chmod(0o755)
+    monkeypatch.setenv("PEANO_INSTALL_DIR", str(tmp_path / "peano"))
+    monkeypatch.setenv("MLIR_AIE_INSTALL_DIR", str(tmp_path / "aie"))
+
+    def reports(text_bytes):
+        size.write_text(f"#!/bin/sh\necho '.text {text_bytes} 0'\necho '.text.gelu 100 0'\necho '.data 9999 0'\n")
+
+    reports(1000)
+    return binaries, reports
+
+
+def test_build_compiles_every_kernel_into_one_object(toolchain, tmp_path, capsys):
+    binaries, _ = toolchain
+    assert main(["build", str(tmp_path / "out")]) == 0
+    result = tmp_path / "out" / build.OBJECT
+    assert capsys.readouterr().out.strip() == str(result)
+    included = [line.split('"')[1] for line in result.read_text().splitlines()]
+    assert included == [f"{kernel.name}.cc" for kernel in description.KERNELS]
+    arguments = (binaries / "arguments").read_text()
+    assert "--target=aie2-none-unknown-elf" in arguments and f"-I{tmp_path}/aie/include" in arguments
+
+
+def test_build_refuses_what_does_not_fit(toolchain, tmp_path, capsys):
+    toolchain[1](16 * 1024)
+    assert main(["build", str(tmp_path / "out")]) == 2
+    assert "take 16484 bytes of program memory and a core has 16384" in capsys.readouterr().err
+    assert not (tmp_path / "out" / build.OBJECT).exists()
+
+
+def test_build_says_that_headers_are_missing(toolchain, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MLIR_AIE_INSTALL_DIR", str(tmp_path))
+    assert main(["build", str(tmp_path / "out")]) == 2
+    assert "aie_api/aie.hpp was not found" in capsys.readouterr().err
+
+
+def test_build_passes_on_a_compiler_failure(toolchain, tmp_path, capsys):
+    (toolchain[0] / "clang++").write_text("#!/bin/sh\nexit 7\n")
+    assert main(["build", str(tmp_path / "out")]) == 2
+    assert "clang++ failed with exit status 7" in capsys.readouterr().err
+    with pytest.raises(subprocess.CalledProcessError):
+        build.build(tmp_path)
