@@ -15,7 +15,7 @@ from handmade_product import BLOCK_BYTES, BLOCK_WORDS, Product, numpy_kernels, p
 from lowering.instructions import MM2S, S2MM, AddressPatch, BlockWrite, Dma, Wait, Write32, encode
 from lowering.overlay import overlay
 from lowering.time.costs import Costs
-from torch_xdna.devices.array import Refusal, RunStats, Simulator
+from torch_xdna.devices.array import Refusal, RunStats, Simulator, execute
 
 
 def run(made: Product, simulator: Simulator | None = None, **options: object) -> RunStats:
@@ -375,6 +375,38 @@ def test_it_runs_without_torch_and_ml_dtypes() -> None:
 
     command = [sys.executable, "-c", textwrap.dedent(code), str(Path(__file__).parent)]
     assert subprocess.check_output(command, text=True).strip() == "True"
+
+
+def test_execute_takes_the_columns_from_the_stream() -> None:
+    """The entry for whoever plays the hardware: words and buffers, nothing else."""
+    for columns in (4, 2):
+        made = product(columns)
+        stats = execute(encode(made.commands, device_columns=columns), [made.weights, made.activations])
+        assert len(stats.core_busy) == 4 * columns
+        np.testing.assert_allclose(made.result(), made.expected, rtol=2**-7, atol=0.05)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_results_do_not_depend_on_time(seed: int) -> None:
+    """Whatever is slow or quick: the same bits, no refusal; only the cycles differ."""
+    rng = np.random.default_rng(seed)
+    usual = Costs(clock_ghz=1.6)
+    names = (
+        "mm2s_word",
+        "s2mm_word",
+        "stream_bytes",
+        "read_gbs",
+        "write_gbs",
+        "write32",
+        "blockwrite",
+        "object_overhead",
+    )
+    changed = {name: getattr(usual, name) * float(10 ** rng.uniform(-2, 2)) for name in names}
+    first, second = product(seed=1), product(seed=1)
+    cycles = run(first).cycles
+    other = Simulator(overlay(4), kernels=numpy_kernels(), costs=dataclasses.replace(usual, **changed))
+    assert run(second, other).cycles != cycles
+    assert np.array_equal(first.activations, second.activations)
 
 
 def test_words_are_what_is_executed() -> None:

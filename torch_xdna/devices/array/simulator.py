@@ -18,14 +18,16 @@ Design notes:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lowering.decode import decode, records
+from lowering.decode import decode, device_columns, records
 from lowering.instructions import AddressPatch, BlockWrite, Dma, Wait, Write32
 from lowering.overlay.description import Overlay
+from lowering.overlay.description import overlay as describe
 from lowering.time.costs import Costs
 from torch_xdna.devices.array.controller import Controller
 from torch_xdna.devices.array.core import Core, Kernel, kernel_costs, no_kernels
@@ -173,6 +175,20 @@ class Simulator:
     def _configure(self) -> Array:
         self.configurations += 1
         return Array(self.overlay, self.costs, self.kernels)
+
+
+def execute(words: np.ndarray, buffers: Sequence[np.ndarray]) -> RunStats:
+    """Run a stream on buffers that are all the host's: what the hardware does with a kernel call's arguments.
+
+    `buffers`: contiguous uint8 arrays, changed in place. The array for the columns that the stream's header names is
+    configured at the first call and kept.
+    """
+    return _simulator(device_columns(words)).run(words, buffers)
+
+
+@functools.cache
+def _simulator(columns: int) -> Simulator:
+    return Simulator(describe(columns))
 
 
 def _kernels(chosen: Mapping[str, Kernel] | bool) -> Mapping[str, Kernel]:
