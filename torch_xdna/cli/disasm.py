@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -84,15 +85,22 @@ def _region(model: str | None, size: str | None) -> Region:
             return encoder_region(encoder_config(size))
         except ValueError as error:
             raise XdnaError(f"disasm: {error}") from error
-    from transformers import AutoConfig
+    config = _configuration(str(model))
+    kind = config.get("model_type")
+    if kind != "whisper":
+        raise XdnaError(f"disasm: {model} is a {kind} model, only Whisper encoders are known here")
+    return encoder_region(encoder_config(config), config["max_source_positions"])
 
+
+def _configuration(model: str) -> dict[str, Any]:
+    """The configuration of a model: of a folder from its config.json, of an id through transformers."""
+    file = Path(model) / "config.json"
     try:
-        config = AutoConfig.from_pretrained(str(model))
+        if file.is_file():
+            return json.loads(file.read_text())
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(model).to_dict()
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise XdnaError(f"disasm: no configuration for {model}: {reason}") from error
-    if config.model_type != "whisper":
-        raise XdnaError(
-            f"disasm: {model} is a {config.model_type} model, only Whisper encoders are known here"
-        )
-    return encoder_region(encoder_config(config), config.max_source_positions)
