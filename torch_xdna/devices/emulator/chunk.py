@@ -12,10 +12,12 @@ from torch_xdna.devices.emulator import numerics
 from torch_xdna.devices.emulator.packing import LANES, Packed
 from torch_xdna.devices.emulator.plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
 from torch_xdna.devices.emulator.workspace import Scratch, Workspace
+from torch_xdna.profile.ranges import device_range
 
-# Elements of a piece's widest matrix: 256 KB as fp32, so that a piece, its result and its operand stay in a
-# core's L2 cache (1 MB here), and temporaries are so small that malloc keeps their pages.
-PIECE = 64 * 1024
+# Elements of a piece's widest matrix (4 MB as fp32): bounds a chunk's temporaries. Pieces that fit a core's L2
+# cache were expected to be faster and are not: with 64 K elements 1.16 x eager's CPU time on one core, with 1 M
+# 0.98 x (2 layers of base), because every kernel call costs more than the cache misses that it saves.
+PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,22 @@ class _Chunk:
     def run(self) -> None:
         phases = self.stage.phases
         for phase, following in zip(phases, [*(p.matrix for p in phases[1:]), None], strict=True):
-            result = None if phase.matrix is None else self._multiply(phase.matrix)
+            result = None
+            if phase.matrix is not None:
+                with device_range(_name(phase.matrix)):
+                    result = self._multiply(phase.matrix)
             if not phase.steps and following is None and phase.matrix is None:
                 continue
             operand = None if following is None else self._operand(following)
-            for self.start, self.stop in pieces(self.rows, self._piece_rows(result, operand)):
+            for piece in pieces(self.rows, self._piece_rows(result, operand)):
+                self.start, self.stop = piece
                 self.values.clear()
                 if phase.matrix is not None and result is not None:
-                    self._finish(phase.matrix, result[self.start : self.stop])
+                    with device_range(_name(phase.matrix)):
+                        self._finish(phase.matrix, result[self.start : self.stop])
                 for step in phase.steps:
-                    self._row_step(step)
+                    with device_range(_name(step)):
+                        self._row_step(step)
                 if following is not None and operand is not None:
                     self._fill(following, operand)
 
@@ -109,11 +117,9 @@ class _Chunk:
     def _attention(self, step: ir.Attention, q: Tensor) -> Tensor:
         k, v = (self.clip.workspace.by_head[i] for i in (step.k, step.v))
         out = self.scratch.matrix("result", self.rows, step.heads * ir.HEAD_SIZE)
-        rows = numerics.rows_of_scores(self.rows, k.shape[1])
-        scores = self.scratch.dense("scores", rows * k.shape[1])
-        parts = self.scratch.dense("parts", rows, ir.HEAD_SIZE)
-        sums = self.scratch.dense("sums", rows, 1)
-        numerics.attention(q, k, v, out, scores, parts, sums)
+        most = max(numerics.SCORES, 16 * k.shape[1], 64 * self.rows)
+        scores, sums = self.scratch.dense("scores", most), self.scratch.dense("sums", 2, self.rows, 1)
+        numerics.attention(q, k, v, out, scores, sums)
         return out
 
     # After it, piece by piece.
@@ -182,6 +188,15 @@ class _Chunk:
         for out, id in zip(self.clip.outs, self.clip.region.outputs, strict=True):
             if id == v:
                 out[first:last].copy_(self.values[v])
+
+
+def _name(step: Matrix | RowStep) -> str:
+    """For profilers, as lowering calls it: `layers.0.self_attn.q_proj+k_proj+v_proj` for joined linear ops."""
+    if isinstance(step, Load):
+        return f"input {step.index}"
+    if isinstance(step, Product):
+        return "+".join([step.parts[0].name, *(part.name.rpartition(".")[2] for part in step.parts[1:])])
+    return step.name
 
 
 def _by_head(x: Tensor) -> Tensor:

@@ -5,16 +5,15 @@ conv1d (its neighbours) need more. So a region is cut into levels, and nothing b
 meeting point of threads: inside it a chunk of rows passes through all ops on its own. An encoder of n layers has
 n + 3 levels: input; conv1; conv2 up to the first q, k, v; per layer attention up to the next q, k, v.
 
-Inside a chunk, matrix products want many rows at once (they repack their weight each time), all other ops want few
-(their rows are then still in cache from the op before). So a stage is a list of phases: one product over the whole
-chunk, then everything up to the next product's operand, piece by piece. No torch here.
+Inside a chunk, matrix products want many rows at once (they repack their weight each time); all other ops can run
+on pieces of it, which bounds their temporaries. So a stage is a list of phases: one product over the whole chunk,
+then everything up to the next product's operand, piece by piece. No torch here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Union
 
 from lowering import ops as ir
 
@@ -43,9 +42,9 @@ class Product:
         return self.parts[0].out
 
 
-Matrix = Union[Product, ir.Conv1d, ir.Attention]
-RowStep = Union[Load, ir.LayerNorm, ir.Softmax, ir.Gelu, ir.Add]
-Step = Union[Matrix, RowStep]
+Matrix = Product | ir.Conv1d | ir.Attention
+RowStep = Load | ir.LayerNorm | ir.Softmax | ir.Gelu | ir.Add
+Step = Matrix | RowStep
 
 
 @dataclass
