@@ -1,0 +1,85 @@
+"""Times on the NPU: dispatch latency, bandwidth, an op's run; and the modelled time of the same program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lowering import lower
+from lowering.ops import Region
+from torch_xdna.devices.npu.process import Npu
+from torch_xdna.devices.npu.program import NpuProgram, Weights
+from torch_xdna.selftest.cases import Case, add_region
+
+PIPELINED = 32  # clips per batch for the rate
+
+
+def load(region: Region, device: Npu) -> NpuProgram:
+    return device.load(lower(region, columns=device.columns))
+
+
+def timed(
+    loaded: NpuProgram, inputs: Sequence[np.ndarray], weights: Weights, repeats: int
+) -> dict[str, float]:
+    """Seconds of a run: `device_s` from submission to its end, `call_s` with packing, syncs and unpacking."""
+    device, call = [], []
+    for _ in range(repeats):
+        before, started = loaded.stats.seconds_waited, time.perf_counter()
+        loaded.run([inputs], weights)
+        call.append(time.perf_counter() - started)
+        device.append(loaded.stats.seconds_waited - before)
+    return {
+        "device_s": float(np.median(device)),
+        "device_least_s": min(device),
+        "call_s": float(np.median(call)),
+        "runs": repeats,
+    }
+
+
+def dispatch(device: Npu, *, repeats: int) -> dict[str, Any]:
+    """The smallest program (one block each of x, y and x + y): what a run costs that computes nothing."""
+    case = Case("dispatch", add_region(64, 64))
+    loaded = load(case.region, device)
+    weights = loaded.upload(loaded.program.pack_weights({}))
+    loaded.run([case.inputs], weights)
+    single = timed(loaded, case.inputs, weights, repeats)
+    started = time.perf_counter()
+    loaded.run([case.inputs] * PIPELINED, weights)
+    return {
+        "instructions": len(loaded.words),
+        "median_s": single["device_s"],
+        "least_s": single["device_least_s"],
+        "call_median_s": single["call_s"],
+        "pipelined_s": (time.perf_counter() - started) / PIPELINED,
+        "runs": repeats,
+    }
+
+
+def bandwidth(device: Npu, dispatch_s: float, *, quick: bool, repeats: int) -> dict[str, Any]:
+    """Bytes per second between memory and array while adding two matrices, without the dispatch."""
+    case = Case("bandwidth", add_region(256 if quick else 1536, 256 if quick else 2048))
+    loaded = load(case.region, device)
+    weights = loaded.upload(loaded.program.pack_weights({}))
+    seconds = timed(loaded, case.inputs, weights, repeats)["device_least_s"]
+    moved = sum(op.bytes_moved for op in loaded.program.ops)
+    return {
+        "bytes": moved,
+        "device_least_s": seconds,
+        "bytes_per_s": moved / max(seconds - dispatch_s, 1e-9) if seconds > dispatch_s else None,
+    }
+
+
+def modelled_seconds(program: Any, params: Mapping[str, np.ndarray], clock_ghz: float) -> float:
+    """Modelled, not measured: the array simulator's clock over the same instruction words, plus a
+    dispatch."""
+    from lowering.overlay import overlay
+    from lowering.time.costs import Costs
+    from lowering.time.estimate import dispatch_seconds
+    from torch_xdna.devices.array import Simulator
+
+    simulator = Simulator(overlay(program.columns), costs=Costs(clock_ghz=clock_ghz), kernels=False)
+    weights, activations = program.pack_weights(params), np.zeros(program.activations_bytes, np.uint8)
+    return simulator.run(program.words, [weights, activations]).modelled_seconds + dispatch_seconds("single")
