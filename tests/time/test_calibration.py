@@ -25,7 +25,8 @@ def test_array_rows_are_met():
 def test_every_row_is_predicted_but_those_of_another_kernel():
     predicted = {row.id for row in calibrate.table()}
     published = {row["id"] for row in csv.DictReader(calibrate.CSV.open())}
-    assert published - predicted == {"L1", "L10", "M6", "M8"}  # hand-written kernels; pure inputs of the model
+    # hand-written kernels; pure inputs of the model
+    assert published - predicted == {"L1", "L10", "M6", "M8"}
 
 
 def test_each_array_row_is_met_by_constants_fitted_without_it():

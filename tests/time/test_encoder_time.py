@@ -30,8 +30,13 @@ def difference(region: ops.Region, columns: int, clock: float) -> float:
 @pytest.mark.parametrize("columns", [1, 2, 4])
 @pytest.mark.parametrize(
     ("rows", "k", "n", "gelu", "residual"),
-    [(1500, 512, 512, False, True), (1500, 384, 1536, True, False), (256, 2048, 512, False, True), (100, 64, 256, False, False)],
-)  # fmt: skip
+    [
+        (1500, 512, 512, False, True),
+        (1500, 384, 1536, True, False),
+        (256, 2048, 512, False, True),
+        (100, 64, 256, False, False),
+    ],
+)
 def test_products_agree_with_the_simulator(columns, rows, k, n, gelu, residual):
     assert abs(difference(linear(rows, k, n, gelu, residual), columns, 1.03)) <= 0.10
 
@@ -93,9 +98,8 @@ def test_breakdown_adds_up_and_inputs_matter():
 def test_configurations():
     assert encoder_config("openai/whisper-base") == encoder_config("base")
     assert encoder_config("openai/whisper-tiny.en") == MODELS["tiny"]
-    given = {
-        "encoder_layers": 1, "d_model": 64, "encoder_attention_heads": 1, "encoder_ffn_dim": 256, "num_mel_bins": 80
-    }  # fmt: skip
+    given = {"encoder_layers": 1, "d_model": 64, "encoder_attention_heads": 1, "encoder_ffn_dim": 256}
+    given["num_mel_bins"] = 80
     assert estimate_encoder(given, clock_ghz=1.0, context=4).seconds > 0
     for wrong in ({"columns": 3}, {"precision": "fp8"}, {"context": 0}):
         with pytest.raises(ValueError):

@@ -1,8 +1,7 @@
 """Names for what a device does, visible in `torch.profiler`; next to no cost while no profiler runs.
 
-A device's own threads show their ranges only to a profiler that watches all threads
-(`experimental_config=torch._C._profiler._ExperimentalConfig(profile_all_threads=True)`); a region's range is on
-the thread that calls it.
+A region's range is on the thread that calls it. A device's own threads show their ranges only to a profiler
+that watches all threads: `torch._C._profiler._ExperimentalConfig(profile_all_threads=True)`.
 """
 
 from __future__ import annotations
