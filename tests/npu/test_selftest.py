@@ -28,10 +28,7 @@ def test_in_the_sandbox(sandbox: Sandbox, overlay_file: str) -> None:
         assert case["compared_with"] == "numpy reference" and case["finite"] and case["repeatable"]
         assert case["device_s"] > 0 and case["call_s"] >= case["device_s"] and case["modelled_s"] > 1e-4
     assert report["dispatch"]["median_s"] > 0 and report["dispatch"]["instructions"] > 0
-    assert (
-        report["bandwidth"]["bytes"] == 3 * 256 * 256 * 2 + 8192 * report["columns"] * 2
-        or report["bandwidth"]["bytes"] > 0
-    )
+    assert report["bandwidth"]["bytes"] >= 3 * 256 * 256 * 2, "two matrices in, one out"
     assert report["modelled_at"]["clock"] == "assumed", "the stand-in's clock is an idle one"
     assert {check["name"] for check in report["doctor"]} >= {"chip", "XRT", "overlay"}
     assert report["driver"]["firmware"] == "1.5.5.391"
@@ -47,7 +44,7 @@ def test_a_broken_array_is_found(sandbox: Sandbox, overlay_file: str) -> None:
     assert [case["passed"] for case in report["cases"]] == [False] * len(report["cases"])
 
 
-@pytest.mark.parametrize("case", all_cases(quick=True), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", list(all_cases(quick=True)), ids=lambda case: case.name)
 def test_reference_agrees_with_the_emulator(case) -> None:
     """Two implementations of the ops' definitions that share no code."""
     source, wanted = expected(case)
@@ -69,5 +66,6 @@ def test_comparison_sees_what_is_wrong() -> None:
 def test_without_hardware_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("TORCH_XDNA_OVERLAY", str(tmp_path / "none.xclbin"))
     result = CliRunner().invoke(command, ["--quick", "--output", str(tmp_path / "out.json")])
-    assert isinstance(result.exception, DeviceError) and "torch-xdna" in str(result.exception)
+    assert isinstance(result.exception, DeviceError)
+    assert "install python3-xrt" in str(result.exception) or "torch-xdna" in str(result.exception)
     assert not (tmp_path / "out.json").exists()

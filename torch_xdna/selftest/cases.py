@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -93,19 +94,17 @@ def _encoder(layers: int, width: int, rows: int) -> Region:
     values, ops = [Value(0, rows, width)], list[Op]()
     params = list[Param]()
 
-    def step(
-        make: type[Op], name: str, cols: int = width, shapes: Shapes | None = None, **rest: object
-    ) -> int:
+    def step(make: type[Op], name: str, cols: int = width, shapes: Shapes | None = None, **rest: Any) -> int:
         named = {role: f"{name}.{role}" for role in shapes or {}}
         params.extend(Param(named[role], shape) for role, shape in (shapes or {}).items())
         values.append(Value(len(values), rows, cols, name))
-        ops.append(make(len(values) - 1, name=name, **named, **rest))  # type: ignore[arg-type]
+        ops.append(make(len(values) - 1, name=name, **named, **rest))
         return len(values) - 1
 
     def norm(name: str, x: int) -> int:
         return step(LayerNorm, name, shapes={"gamma": (width,), "beta": (width,)}, x=x)
 
-    def linear(name: str, x: int, k: int = width, n: int = width, **rest: object) -> int:
+    def linear(name: str, x: int, k: int = width, n: int = width, **rest: Any) -> int:
         return step(Linear, name, n, {"weight": (n, k), "bias": (n,)}, x=x, **rest)
 
     h = 0
