@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernels_xdna1 import build, counting, description, silicon
+from kernels_xdna1 import build, counting, description, published, silicon
 from kernels_xdna1.host import CompilerError
 
 
@@ -77,14 +77,27 @@ def show() -> None:
     costs = Table(title="Modelled cycles per call")
     for heading in ("kernel", "busiest slot", "bound", "modelled"):
         costs.add_column(heading, justify="left" if heading in ("kernel", "busiest slot") else "right")
-    for kernel, variant in description.variants():
+    for name, variant in description.variants():
         costs.add_row(
-            f"{kernel} ({variant})" if variant else kernel,
-            description.busiest(kernel, variant),
-            f"{description.bound(kernel, variant):.0f}",
-            f"{description.cycles(kernel, variant):.0f}",
+            f"{name} ({variant})" if variant else name,
+            description.busiest(name, variant),
+            f"{description.bound(name, variant):.0f}",
+            f"{description.cycles(name, variant):.0f}",
         )
     console.print(costs)
+    compared = Table(title="Products: bound and measured (by others, on hardware)")
+    for heading in ("row", "kernel", "m x k x n", "bound", "measured", "factor"):
+        compared.add_column(heading, justify="left" if heading in ("row", "kernel", "m x k x n") else "right")
+    for product in published.PRODUCTS:
+        compared.add_row(
+            product.row,
+            product.kernel,
+            f"{product.m} x {product.k} x {product.n}",
+            f"{product.bound:.0f}",
+            f"{product.cycles:.1f}",
+            f"{product.factor:.2f}",
+        )
+    console.print(compared)
     console.print(
         f"bound: operations in the busiest issue slot, counted by the host build. modelled: bound x "
         f"{description.compiler_factor():.2f} + {description.EMPTY_CALL:.0f}; the factor is what the stock 64x64x64 "

@@ -1,8 +1,9 @@
 """Generates kernels/coefficients.hpp: the polynomials of the exponential and of GELU, with their errors.
 
-The core multiplies bf16 by bf16 and adds fp32, so in a Horner scheme only the highest coefficient is a multiplicand and
-must be a bf16 number; all others are added, in fp32. Each fit is minimax (Lawson's reweighted least squares); the highest
-coefficient is rounded to bf16 and the rest is fitted again around it.
+The core multiplies bf16 by bf16 and adds fp32, so in a Horner scheme only the highest coefficient is a
+multiplicand and must be a bf16 number; all others are added, in fp32. Each fit is minimax (Lawson's
+reweighted least squares); the highest coefficient is rounded to bf16 and the rest is fitted again around
+it.
 
     python -m kernels_xdna1.coefficients > kernels_xdna1/kernels/coefficients.hpp
 """

@@ -96,9 +96,9 @@ class Kernels:
 def load(*, debug: bool = False, counting: bool = False, sanitize: bool = False) -> Kernels:
     """Compile the kernels, or take them from the cache.
 
-    `debug` checks alignment and bounds of every access; `counting` counts operations per issue slot; `sanitize` adds the
-    address and undefined-behaviour sanitizers (the process must have been started with their runtime preloaded, see
-    `sanitizer_runtime`). Raises CompilerError.
+    `debug` checks alignment and bounds of every access; `counting` counts operations per issue slot; `sanitize`
+    adds the address and undefined-behaviour sanitizers (the process must have been started with their runtime
+    preloaded, see `sanitizer_runtime`). Raises CompilerError.
     """
     if sanitize and "libasan" not in _mapped():
         raise CompilerError(
@@ -179,8 +179,8 @@ def compiler() -> tuple[str, str]:
             version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
             return path, version
     raise CompilerError(
-        "the kernels run on the CPU only after a C++20 compiler has compiled them, and neither $CXX nor g++ nor clang++ "
-        "is here: install g++ (Debian, Ubuntu: apt install g++)"
+        "the kernels run on the CPU only after a C++20 compiler has compiled them, and neither $CXX nor g++ nor "
+        "clang++ is here: install g++ (Debian, Ubuntu: apt install g++)"
     )
 
 

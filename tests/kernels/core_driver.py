@@ -47,7 +47,9 @@ def from_sums(acc):
 
 
 def to_sums(x):
-    return np.ascontiguousarray(np.asarray(x, np.float32).reshape(16, 4, 16, 4).transpose(0, 2, 1, 3)).reshape(-1)
+    return np.ascontiguousarray(
+        np.asarray(x, np.float32).reshape(16, 4, 16, 4).transpose(0, 2, 1, 3)
+    ).reshape(-1)
 
 
 def padded(x, rows=64, cols=64):
@@ -112,7 +114,9 @@ class Core:
         bias = np.zeros(len(w), np.float32) if bias is None else np.pad(bias, (0, -len(bias) % 64))
         residual = None if residual is None else padded(residual, 256)
         first, end = valid or (0, 1 << 20)
-        self.header(1, blocks_n * groups, blocks_k, 1 if residual is not None else 0, 0, 0, first, end, groups)
+        self.header(
+            1, blocks_n * groups, blocks_k, 1 if residual is not None else 0, 0, 0, first, end, groups
+        )
         out = np.zeros((len(x), len(w)), np.float32)
         raw = {}
         for o in range(blocks_n * groups):
@@ -164,7 +168,12 @@ class Core:
         true_blocks = -(-cols // 64)
         outputs, per_output = x.shape[1] // 256, 8 if kind == 3 else 4
         passes = true_blocks if kind in (0, 1) else 0
-        values = {"w9": cols, "w10": bits_of(eps), "w12": cols, "w13": bits_of(np.float32(1) / np.float32(cols))}
+        values = {
+            "w9": cols,
+            "w10": bits_of(eps),
+            "w12": cols,
+            "w13": bits_of(np.float32(1) / np.float32(cols)),
+        }
         self.header(3, len(x) // 64, passes, outputs, per_output, kind, **values)
         for held, values in ((self.a0, gamma), (self.a1, beta)):
             held[:] = 0
@@ -175,7 +184,9 @@ class Core:
         for i in range(0, len(x), 64):
             for row in range(4):
                 for k in range(passes):
-                    self.call("row_stats", a_order(x[i : i + 64, 64 * k : 64 * k + 64]), self.acc, self.hdr, k, row)
+                    self.call(
+                        "row_stats", a_order(x[i : i + 64, 64 * k : 64 * k + 64]), self.acc, self.hdr, k, row
+                    )
                 for g in range(outputs):
                     for j in range(per_output):
                         piece = j // 2 if kind == 3 else j

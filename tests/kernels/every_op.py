@@ -16,7 +16,12 @@ def run(kernels):
 
     for order in (0, 1, 2):
         core.gemm(matrix(70, 64), matrix(64, 64), matrix(64), order=order, valid=(1, 69))
-    for x in (matrix(64, 128), np.full((64, 128), np.nan), np.full((64, 128), -np.inf), matrix(64, 128) * 1e38):
+    for x in (
+        matrix(64, 128),
+        np.full((64, 128), np.nan),
+        np.full((64, 128), -np.inf),
+        matrix(64, 128) * 1e38,
+    ):
         core.gemm(x, matrix(64, 128), gelu=True, residual=matrix(64, 64))
         core.attention(x[:, :64], x[:, 64:], matrix(64, 64))
         core.rows(0, x, gamma=np.ones(128), beta=np.zeros(128))

@@ -39,7 +39,10 @@ def emulate(inputs, params, make_op, out_shape):
 @pytest.mark.parametrize("with_residual", [False, True])
 def test_linear(core, random, gelu, with_residual):
     x = residual_stream(random, 128, 512)
-    w, bias = rounded(random.standard_normal((128, 512)) * 0.05), random.standard_normal(128).astype(np.float32)
+    w, bias = (
+        rounded(random.standard_normal((128, 512)) * 0.05),
+        random.standard_normal(128).astype(np.float32),
+    )
     inputs = [x, rounded(random.standard_normal((128, 128)))] if with_residual else [x]
     want = emulate(
         inputs,

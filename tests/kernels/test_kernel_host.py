@@ -1,5 +1,6 @@
 """The host build: cache, compiler, checks of the debug build, sanitizers, generated files."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from core_driver import Core, a_order, b_order
 from every_op import run as run_every_op
 
-from kernels_xdna1 import coefficients, counting, description, host
+from kernels_xdna1 import coefficients, counting, description, host, published
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -98,7 +99,9 @@ def test_debug_build_reports_an_access_out_of_bounds(checked_kernels):
     held = (core.a0, core.a1, core.acc, core.hdr)
     core.header(3, w5=3)  # piece 4 of an addition: there are four
     with pytest.raises(host.KernelError, match=r"row_apply: a store of 64 bytes .* outside the operands"):
-        checked_kernels.row_apply(block.ctypes.data, core.c.ctypes.data, *(h.ctypes.data for h in held), 0, 8, 0)
+        checked_kernels.row_apply(
+            block.ctypes.data, core.c.ctypes.data, *(h.ctypes.data for h in held), 0, 8, 0
+        )
     core.call("gemm_init", core.acc)  # the next call starts clean
 
 
@@ -169,6 +172,18 @@ def test_product_count_is_arithmetic():
     """2048 products of 4x8x4 in 64x64x64; A and B blocks are read four times, the sums once and written once."""
     assert description.bound("gemm_step") == 64**3 / 128
     assert description.busiest("gemm_step") == "multiply"
+
+
+def test_published_products_are_the_calibration_rows():
+    """The same numbers as the time model calibrates on, and none is faster than its bound."""
+    rows = {row["id"]: row for row in csv.DictReader((ROOT / "lowering/time/calibration.csv").open())}
+    for product in published.PRODUCTS:
+        row = rows[product.row]
+        shape = tuple(int(float(row[key])) for key in "mkn")
+        assert (*shape, row["dtype_in"]) == (product.m, product.k, product.n, product.type)
+        assert float(row["value"]) == product.cycles
+        assert product.factor > 1
+    assert published.STOCK_64.bound == description.bound("gemm_step")
 
 
 def test_every_kernel_has_cycles():

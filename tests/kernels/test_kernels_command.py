@@ -46,7 +46,9 @@ def toolchain(monkeypatch, tmp_path):
     monkeypatch.setenv("MLIR_AIE_INSTALL_DIR", str(tmp_path / "aie"))
 
     def reports(text_bytes):
-        size.write_text(f"#!/bin/sh\necho '.text {text_bytes} 0'\necho '.text.gelu 100 0'\necho '.data 9999 0'\n")
+        size.write_text(
+            f"#!/bin/sh\necho '.text {text_bytes} 0'\necho '.text.gelu 100 0'\necho '.data 9999 0'\n"
+        )
 
     reports(1000)
     return binaries, reports

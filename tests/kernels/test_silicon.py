@@ -22,9 +22,7 @@ def test_vector_conversion_agrees_with_the_scalar_rule(kernels):
     """Kernels convert 16 lanes at a time; both paths, all edge inputs, through a kernel that only rounds."""
     from core_driver import Core, from_a_order, to_bf16, to_sums
 
-    inputs = np.array(
-        json.loads((DATA / "f32_to_bf16.json").read_text())["12"]["input_f32_bits"], np.uint32
-    )
+    inputs = np.array(json.loads((DATA / "f32_to_bf16.json").read_text())["12"]["input_f32_bits"], np.uint32)
     expected = silicon.round_to_bf16(kernels, inputs, 12)
     core = Core(kernels)
     core.header(1, w7=1 << 20, w8=1)
