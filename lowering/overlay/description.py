@@ -23,6 +23,7 @@ Design notes:
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from kernels_xdna1.description import HEADER_BYTES
@@ -132,6 +133,7 @@ class Overlay:
         return next(f for f in ends if f.source.kind != "shim" and f.targets[0].kind != "shim")
 
 
+@functools.cache
 def overlay(columns: int = limits.COLUMNS.maximum) -> Overlay:
     """The overlay for `columns` = 1, 2 or 4 columns; raises `LimitError` if it does not fit the hardware."""
     if columns not in COLUMN_CHOICES:

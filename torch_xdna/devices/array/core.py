@@ -11,7 +11,7 @@ from lowering.time.costs import Costs
 from torch_xdna.devices.array.errors import Refusal
 from torch_xdna.devices.array.fabric import InPort, Memory, OutPort
 from torch_xdna.devices.array.header import ROW_KINDS, check_header
-from torch_xdna.devices.array.interpreter import MOST_OBJECTS, compile_program, place
+from torch_xdna.devices.array.interpreter import MOST_OBJECTS, place
 
 if TYPE_CHECKING:
     from torch_xdna.devices.array.simulator import Array
@@ -71,7 +71,7 @@ class Core:
         self.calls = 0
         self.busy = 0.0
         self.waits_for: InPort | OutPort | None = None
-        self.compiled = compile_program(overlay.program)
+        self.compiled = array.compiled
         self.program = self.compiled.function(self)
 
     def start(self) -> None:

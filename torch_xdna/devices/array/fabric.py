@@ -28,7 +28,7 @@ class Memory:
 
     def __init__(self, count: int, size: int):
         self.data = np.zeros(count * size + 64, dtype=np.uint8)
-        start = -(-self.data.ctypes.data // 64) * 64
+        start = -(-self.data.__array_interface__["data"][0] // 64) * 64
         self.size = size
         self.addresses = [start + i * size for i in range(count)]
 

@@ -35,6 +35,7 @@ from torch_xdna.devices.array.diagnosis import check_finished, deadlock
 from torch_xdna.devices.array.engine import Engine
 from torch_xdna.devices.array.errors import Refusal
 from torch_xdna.devices.array.fabric import Broadcast, InPort, Join, OutPort, Store
+from torch_xdna.devices.array.interpreter import compile_program
 from torch_xdna.devices.array.memory import Argument, Range
 from torch_xdna.devices.array.shim import MM2S, S2MM, Bus, Channel, ReadChannel, Shim, WriteChannel
 from torch_xdna.devices.array.trace import Trace
@@ -66,6 +67,7 @@ class Array:
     def __init__(self, overlay: Overlay, costs: Costs, kernels: Mapping[str, Kernel]):
         self.overlay, self.costs, self.kernels = overlay, costs, kernels
         self.kernel_costs = kernel_costs(costs)
+        self.compiled = compile_program(overlay.program)
         self.engine = Engine()
         self.trace: Trace | None = None
         self.read_bus, self.write_bus = Bus(), Bus()
