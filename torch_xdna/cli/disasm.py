@@ -89,7 +89,10 @@ def _region(model: str | None, size: str | None) -> Region:
     kind = config.get("model_type")
     if kind != "whisper":
         raise XdnaError(f"disasm: {model} is a {kind} model, only Whisper encoders are known here")
-    return encoder_region(encoder_config(config), config["max_source_positions"])
+    try:
+        return encoder_region(encoder_config(config), config.get("max_source_positions", 1500))
+    except KeyError as error:
+        raise XdnaError(f"disasm: the configuration of {model} has no entry {error}") from error
 
 
 def _configuration(model: str) -> dict[str, Any]:
