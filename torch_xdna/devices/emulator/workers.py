@@ -1,10 +1,9 @@
 """Threads that each run torch's kernels on one core, and one function that hands them chunks.
 
-Why not torch's own threads inside each kernel: an encoder layer is about 80 kernel calls per chunk, each of which
-would start and join a team. On a busy machine every join waits for the slowest core (measured with other processes
-on both cores: attention took 3.5 to 7 times as long as with these threads), and no chunk would stay in one core's
-cache from one kernel to the next. Python's lock is no hindrance: torch releases it inside kernels, which take most
-of the time.
+Why not torch's own threads inside each kernel: a layer is hundreds of kernel calls, each of which would start and
+join a team. With other processes on both cores every join waits for the slower one (attention alone then took 3.5
+to 7 times as long as torch's single flash kernel, with these threads 1.6 times). Python's lock is released inside
+kernels, where most of the time goes.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ def _without_grad(task: Callable[[], None]) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """The pool of this process (a fork has no threads of its parent) for torch's present number of threads."""
+    """A pool for this process (a fork has no threads of its parent) and torch's present number of threads."""
     pool = ThreadPoolExecutor(threads, "xdna-emulator", _use_one_core)
     ready = threading.Barrier(threads + 1)
     for _ in range(threads):
         pool.submit(ready.wait)
     ready.wait()
-    # set_num_threads acts on the calling thread, but is also what threads started later begin with: put it back.
+    # set_num_threads acts on the calling thread, but also on threads that start later: put it back.
     torch.set_num_threads(threads)
     return pool
 
