@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -77,9 +78,9 @@ class _Bench:
             "attn_finish": lambda: call("attn_finish", self.acc, self.a1, self.c),
         }
         for kind, name in enumerate(("layer_norm", "softmax")):
-            named[f"row_stats/{name}"] = lambda kind=kind: self._statistics(kind)
+            named[f"row_stats/{name}"] = partial(self._statistics, kind)
         for kind, name in enumerate(("layer_norm", "softmax", "gelu", "add")):
-            named[f"row_apply/{name}"] = lambda kind=kind: self._apply(kind)
+            named[f"row_apply/{name}"] = partial(self._apply, kind)
         return named
 
     def _call(self, name: str, *arguments: np.ndarray | int) -> int:
@@ -120,7 +121,7 @@ class _Bench:
 
     def _row_header(self, kind: int) -> None:
         header = self.hdr
-        header[2], header[5], header[9] = WIDTH // 64, kind, WIDTH
+        header[2], header[5], header[9], header[12] = WIDTH // 64, kind, WIDTH, WIDTH
         header[10], header[13] = np.float32(1e-5).view(np.int32), np.float32(1 / WIDTH).view(np.int32)
 
     def _statistics(self, kind: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lowering.attention import float_bits
 from lowering.blocks import BLOCK_WORDS, blocks_of
-from lowering.limits import BLOCK, CORE_ROWS
+from lowering.limits import CORE_ROWS
 from lowering.steps import Matrix, RowStep
 from lowering.streams import Pattern
 from lowering.work import Work, block_pattern, header_object, rows_per_object
@@ -32,8 +32,7 @@ def row_header(step: RowStep, columns: int) -> tuple[int, ...]:
     words += [0, 0, 0, step.valid_columns if step.kind == "softmax" else 0]
     if step.kind == "layer_norm":
         width = step.valid_columns
-        padding = float_bits(float(BLOCK * statistics - width))
-        words += [float_bits(step.eps), 0, width, float_bits(float(np.float32(1.0) / np.float32(width))), padding]
+        words += [float_bits(step.eps), 0, width, float_bits(float(np.float32(1.0) / np.float32(width)))]
     return tuple(words)
 
 

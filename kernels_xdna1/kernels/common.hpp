@@ -27,7 +27,7 @@ constexpr int a_row = a_columns * a_tile, sum_row = sum_columns * sum_tile;  // 
 
 // Words of the header; what they mean is written in description.py.
 namespace word {
-enum { op, outer, inner, extra, per_output, kind, first_row, end_row, groups, valid, scale_hi, scale_lo, width, inverse_width, padding };
+enum { op, outer, inner, extra, per_output, kind, first_row, end_row, groups, valid, scale_hi, scale_lo, width, inverse_width };
 enum { eps = scale_hi };
 enum { count = 32, panel_order = 32, panel_gelu };  // from 32: state of the core
 }  // namespace word

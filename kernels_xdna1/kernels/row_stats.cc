@@ -1,13 +1,13 @@
 // The pass over a row that comes before its results: moments for layer_norm, maximum and sum of exponentials for softmax.
 //
 // layer_norm: the deviations d from a pivot near the mean (of the row's first 64 columns, rounded to bf16) are exact in
-// fp32, and so well conditioned however large the mean is. softmax: each lane keeps its own maximum (an integer) and sum;
+// fp32, and so well conditioned however large the mean is; columns past the row's width do not count. softmax: each lane keeps its own maximum (an integer) and sum;
 // they meet in the last block.
 #include "rows.hpp"
 
 namespace {
 
-SHARED void moments(const bfloat16 *x, const row_state &state, bool first) {
+SHARED void moments(const bfloat16 *x, const row_state &state, bool first, int valid) {
     for (int h = 0; h < halves; ++h) {
         if (first) {
             sum16 total(aie::zeros<float, 16>());
@@ -20,7 +20,8 @@ SHARED void moments(const bfloat16 *x, const row_state &state, bool first) {
         sum16 sum = load_sums(state.second(h)), squares = load_sums(state.third(h));
         AT_LEAST(8)
         for (int t = 0; t < a_columns; ++t) {
-            const sum16 d = aie::sub(sum16(aie::load_v<16>(x + half_at(h, t))), pivot);
+            sum16 d = aie::sub(sum16(aie::load_v<16>(x + half_at(h, t))), pivot);
+            if (valid < 64) d = sum16(aie::select(d.to_vector<float>(), lanes(0.0f), past_the_end(valid - 8 * t)));
             sum = aie::add(sum, d);
             const split<> p = parts(d);
             squares = plus_product(squares, p, p);
@@ -33,15 +34,9 @@ SHARED void moments(const bfloat16 *x, const row_state &state, bool first) {
 // (mean, 1 / sqrt(variance + eps)) take the place of the sums.
 SHARED void finish_moments(const row_state &state, const int32_t *hdr) {
     const split<> inverse_width = parts(from_bits(lanes(hdr[word::inverse_width])));
-    const v16 padding = from_bits(lanes(hdr[word::padding])).to_vector<bfloat16>();
     for (int h = 0; h < halves; ++h) {
-        // The zeros that fill the last block deviate by -pivot: take their share out of both sums.
-        const v16 pivot = load_sums(state.first(h)).to_vector<bfloat16>();
-        const sum16 missing = aie::mul(pivot, padding);
-        const sum16 sum = aie::add(row_sums<2>(load_sums(state.second(h))), missing);
-        const sum16 squares = aie::sub(row_sums<2>(load_sums(state.third(h))), product(parts(missing), pivot));
-        const sum16 shift = product(parts(sum), inverse_width);
-        const sum16 square = product(parts(squares), inverse_width);
+        const sum16 shift = product(parts(row_sums<2>(load_sums(state.second(h)))), inverse_width);
+        const sum16 square = product(parts(row_sums<2>(load_sums(state.third(h)))), inverse_width);
         const split<> s = parts(shift);
         const sum16 variance = from_bits(aie::max(bits(aie::sub(square, product(s, s))), lanes(0)));
         store_sums(state.second(h), inverse_root(aie::add(variance, from_bits(lanes(hdr[word::eps])))));
@@ -92,7 +87,7 @@ extern "C" void row_stats(const bfloat16 *__restrict b, float *__restrict acc, i
     const bfloat16 *x = b + row * my_rows;
     const bool last = k == hdr[word::inner] - 1;
     if (hdr[word::kind] == kind_layer_norm) {
-        moments(x, state, k == 0);
+        moments(x, state, k == 0, hdr[word::width] - 64 * k);
         if (last) finish_moments(state, hdr);
     } else {
         exponentials(x, state, k == 0, hdr[word::valid] - 64 * k);

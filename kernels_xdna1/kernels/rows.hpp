@@ -17,16 +17,20 @@ struct row_state {
     float *third(int h) const { return acc + 16 * (2 * halves + h); }  // layer_norm: sum of d^2
 };
 
+// Set for the columns of a half tile that lie past the last valid one; `valid` counts from the tile's first column.
+inline aie::mask<16> past_the_end(int valid) {
+    alignas(64) static constexpr int32_t half_columns[16] = {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7};
+    return aie::lt(lanes(int32_t(valid - 1)), aie::load_v<16>(half_columns));
+}
+
 // ---- softmax: 2^(t + 1/2), t = x log2(e) = n + f with n the nearest integer; the factor sqrt(2) cancels ----
 
 struct exponent {
     sum16 n, f;
     // Columns past the last valid one and -inf get a number that no maximum can be below, so that 2^t is zero.
     exponent(const v16 &x, int valid) {
-        alignas(64) static constexpr int32_t half_columns[16] = {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7};
         const sum16 scaled = aie::mac(aie::mul(x, small(log2e_lo)), x, small(log2e_hi));
-        const auto none = aie::eq(bits(sum16(x)), lanes(int32_t(0xff800000))) |
-                          aie::lt(lanes(valid - 1), aie::load_v<16>(half_columns));
+        const auto none = aie::eq(bits(sum16(x)), lanes(int32_t(0xff800000))) | past_the_end(valid);
         const sum16 t(aie::select(scaled.to_vector<float>(), lanes(never), none));
         n = nearest_integer(t);
         f = aie::sub(t, n);

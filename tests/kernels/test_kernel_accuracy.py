@@ -133,6 +133,16 @@ def test_layer_norm_of_rows_far_from_zero(core, random, mean):
     assert np.mean(np.abs(got - rounded(exact)) <= ulp(exact)) >= NORM_SHARE
 
 
+@pytest.mark.parametrize("cols", [64 + 8, 100, 1000])
+@pytest.mark.parametrize("mean", [0, 3000])
+def test_layer_norm_of_rows_that_end_inside_a_block(core, random, cols, mean):
+    """The columns that fill the last block are not part of the row, whatever the pivot is."""
+    x = rounded(random.standard_normal((64, cols)) * 8 + mean)
+    exact = exact_norm(x, np.ones(cols), np.zeros(cols), 1e-5)
+    got = core.rows(0, x, gamma=np.ones(cols), beta=np.zeros(cols))
+    assert np.mean(np.abs(got - rounded(exact)) <= ulp(exact)) >= NORM_SHARE
+
+
 def test_layer_norm_of_hostile_rows(core, random):
     for name, x in hostile(random, 64, 128).items():
         exact = exact_norm(x, np.ones(128), np.full(128, 0.5), 1e-5)
