@@ -4,13 +4,13 @@ Read plan.py (what runs together), chunk.py (one chunk of rows), numerics.py (th
 
 Design notes
 - A product of bf16 values is an fp32 product. This CPU has no bf16 instructions: torch's own bf16 linear takes 3 to
-  4 times as long as fp32 (18 against 4.8 ms for 1500 x 512 x 512, two threads, otherwise idle).
-- Results land in memory that is kept. Into fresh pages the same product took 1.3 to 1.5 times as long.
+  4 times as long as fp32 (52 against 14 ms for 1500 x 512 x 1536, two threads, otherwise idle).
+- Results land in memory that is kept. Into fresh pages the same product took 1.1 to 1.5 times as long.
 - Threads run chunks, not kernels (workers.py), and meet once per layer.
-- Where time goes (base, CPU time of one core, each kernel's minimum over 9 runs in turns with eager): linear and conv
-  560 ms (eager 560), attention 435 (eager's flash kernel 385, of which it saves the rounding of p and two passes),
-  gelu 26, all conversions to bf16 and back about 65, layer_norm 10. The sum was 1.10 x eager's before pieces were
-  made larger and attention got blocks of keys.
+- Where time goes (base, CPU time of one core, each kernel's minimum over 9 runs in turns with eager, before pieces
+  were made larger and attention got blocks of keys): linear and conv 496 ms (eager 564), attention 430 (eager's
+  flash kernel 385: it need not round p and does its passes in registers), conversions to bf16 and back 78, gelu 26
+  (52), layer_norm 10 (10). In sum 1.10 x eager's; a part of that is the profiler's cost per call.
 - What did not help: MKL's and oneDNN's packed weights (they fit one number of rows only, and allocate their result;
   5 % at best); torch's flash attention in bf16 (1.08 x its fp32 time, and p is rounded relative to another maximum,
   so it does not agree with the kernel); leaving p unrounded (10 % of attention, but 1.7e-3 relative distance from

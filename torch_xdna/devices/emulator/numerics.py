@@ -19,9 +19,9 @@ LOG2_E = 1.4426950408889634
 # normal in fp32 (exp(60) = 1e26), so no maximum has to be subtracted.
 SAFE_SCORE = 60.0
 # Scores at a time: 768 KB as fp32, which stays in a core's L2 cache (1 MB here) from the product that writes them
-# through five passes to the product that reads them. Measured at 1500 x 1500 on one core, as CPU time relative to
-# torch's flash kernel (which neither rounds p nor leaves its loop between products): all rows of a chunk by 250 keys
-# 1.17 on a calm machine and 1.25 with other processes in the shared cache; 375 rows by all keys 1.2 and 1.6.
+# through five passes to the product that reads them. CPU time at 1500 x 1500 relative to torch's flash kernel, one
+# core, runs in turns: 750 rows by 256 keys 1.17 (minimum) and, while others thrashed the shared cache, 1.31 (median);
+# 375 rows by all keys 1.22 and 1.63.
 SCORES = 192 * 1024
 
 
@@ -83,7 +83,7 @@ def _equal_parts(whole: int, largest: int) -> int:
 def _round_positive_(x: Tensor) -> None:
     """Round fp32 to bf16 values in place: half of the last bf16 bit is added, then the lower half is cut off.
 
-    Half the time of a conversion to bf16 and back. Ties (one exponential in 65536) go up instead of to even. Inf
+    Two thirds of the time of a conversion to bf16 and back. Ties (one exponential in 65536) go up instead of to even. Inf
     and the NaNs that arithmetic makes stay what they are.
     """
     x.view(torch.int32).add_(0x8000).bitwise_and_(-0x10000)

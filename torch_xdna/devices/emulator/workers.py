@@ -1,8 +1,8 @@
 """Threads that each run torch's kernels on one core, and one function that hands them chunks.
 
 Why not torch's own threads inside each kernel: a layer is hundreds of kernel calls, each of which would start and
-join a team. With other processes on both cores every join waits for the slower one (attention alone then took 3.5
-to 7 times as long as torch's single flash kernel, with these threads 1.6 times). Python's lock is released inside
+join a team. With other processes on both cores every join waits for the slower one (attention alone then took 3.3
+to 12 times as long as torch's single flash kernel, with these threads 1.6 times). Python's lock is released inside
 kernels, where most of the time goes.
 """
 
