@@ -11,7 +11,7 @@ from lowering.time import Costs, estimate_encoder
 from lowering.time.encoder import MODELS, encoder_config, encoder_region
 from lowering.time.kernels import STOCK_STEP, kernel_cycles
 from lowering.time.overlay_ops import time_region
-from torch_xdna.profile.simulated import simulate
+from torch_xdna.profile.simulated import simulated_seconds
 
 
 def linear(rows: int, k: int, n: int, gelu: bool = False, residual: bool = False) -> ops.Region:
@@ -24,7 +24,7 @@ def linear(rows: int, k: int, n: int, gelu: bool = False, residual: bool = False
 def difference(region: ops.Region, columns: int, clock: float) -> float:
     costs = Costs(clock)
     closed = sum(op.seconds for op in time_region(region, costs, columns))
-    return closed / simulate(region, columns, costs).stats.modelled_seconds - 1
+    return closed / simulated_seconds(region, columns, costs) - 1
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4])

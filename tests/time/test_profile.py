@@ -146,7 +146,10 @@ def test_ranges_appear_only_under_a_profiler():
     linears = {op.name for op in region.ops if op.name.endswith(("fc1", "fc2", "out_proj"))}
     assert linears <= set(times.ops)
     assert device_range("quiet") is device_range("as well")
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler, device_range("loud"):
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
+        device_range("loud"),
+    ):
         torch.ones(1)
     assert PREFIX + "loud" in {event.key for event in profiler.key_averages()}
 
