@@ -83,8 +83,8 @@ def _equal_parts(whole: int, largest: int) -> int:
 def _round_positive_(x: Tensor) -> None:
     """Round fp32 to bf16 values in place: half of the last bf16 bit is added, then the lower half is cut off.
 
-    Two thirds of the time of a conversion to bf16 and back. Ties (one exponential in 65536) go up instead of to even. Inf
-    and the NaNs that arithmetic makes stay what they are.
+    Two thirds of the time of a conversion to bf16 and back. Ties (one exponential in 65536) go up instead of to
+    even. Inf and the NaNs that arithmetic makes stay what they are.
     """
     x.view(torch.int32).add_(0x8000).bitwise_and_(-0x10000)
 
