@@ -43,7 +43,7 @@ HEADER = {
     9: "attention: valid keys; softmax: valid columns",
     10: "attention: fp32 bits of the bf16 upper part of scale * log2(e); layer_norm: fp32 bits of eps",
     11: "attention: fp32 bits of the bf16 lower part of scale * log2(e)",
-    12: "layer_norm: columns",
+    12: "layer_norm: columns; those that fill the last block do not count",
     13: "layer_norm: fp32 bits of 1 / columns",
     14: "layer_norm: fp32 bits of the number of zero columns that fill the last block",
     32: "state: output order of the panel",

@@ -103,7 +103,7 @@ def _order_mutants(commands: tuple[Command, ...]) -> Iterator[Mutant]:
 
 
 # Header words that an op reads; the others may hold anything.
-READ_WORDS = {1: (0, 1, 2, 3, 6, 7), 2: (0, 1, 2, 3, 9, 10, 11), 3: (0, 1, 2, 3, 4, 5, 10, 13, 14)}
+READ_WORDS = {1: (0, 1, 2, 3, 6, 7), 2: (0, 1, 2, 3, 9, 10, 11), 3: (0, 1, 2, 3, 4, 5, 10, 12, 13)}
 
 
 def header_mutants(prepared: Prepared) -> Iterator[Mutant]:
