@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import fx
 
+from torch_xdna import recovery as recovering
 from torch_xdna import report as reporting
 from torch_xdna.devices import Device, select
 from torch_xdna.errors import XdnaError
 from torch_xdna.matching import Refusal
 from torch_xdna.place import check_fallback, place, training_rows
+from torch_xdna.recovery import Recovery
 from torch_xdna.report import EAGER, GraphReport, Row
 from torch_xdna.runtime import RegionRefused, assemble
 from torch_xdna.settings import Settings, refuse_mode
@@ -44,6 +46,7 @@ def xdna(
 def _reset() -> None:
     """Called by torch._dynamo.reset()."""
     reporting.forget()
+    recovering.forget()
     _WARNED.clear()
 
 
@@ -56,7 +59,7 @@ def _compile(
     of = origin(gm)
 
     def compile_aten(aten: fx.GraphModule) -> Callable[..., Any]:
-        compiled, graph = _assemble(aten, of, device)
+        compiled, graph = _assemble(aten, of, device, settings)
         _tell(graph.rows, settings)
         return _Compiled(compiled, graph)
 
@@ -79,12 +82,15 @@ class _Compiled:
         return self._run(*args)
 
 
-def _assemble(aten: fx.GraphModule, of: Origin, device: Device) -> tuple[Callable[..., Any], GraphReport]:
+def _assemble(
+    aten: fx.GraphModule, of: Origin, device: Device, settings: Settings
+) -> tuple[Callable[..., Any], GraphReport]:
+    recovery = Recovery(settings.fallback)
     banned: dict[fx.Node, Refusal] = {}
     while True:
         parts, rows = place(aten, of, banned)
         try:
-            assembled = assemble(aten, parts, device)
+            assembled = assemble(aten, parts, device, recovery)
             break
         except RegionRefused as refused:
             # The device can't take this region (a limit that only lowering knows): its ops run eager, with
@@ -92,7 +98,8 @@ def _assemble(aten: fx.GraphModule, of: Origin, device: Device) -> tuple[Callabl
             banned.update((n, Refusal(str(refused))) for n in refused.nodes)
     regions = tuple(plan.region for plan in parts.plans)
     executables = tuple(c.prepared.executable for c in assembled.children())  # type: ignore[union-attr]
-    return assembled.forward, GraphReport(of.name, of.frame, rows, regions, device.name, executables)
+    report = GraphReport(of.name, of.frame, rows, regions, device.name, executables, recovery.failures)
+    return assembled.forward, report
 
 
 def _tell(rows: tuple[Row, ...], settings: Settings) -> None:

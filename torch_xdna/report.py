@@ -38,7 +38,8 @@ class Row:
 
 @dataclass(frozen=True)
 class GraphReport:
-    """One compiled graph. `frame`: Dynamo's number of the code object, the same for each compile of it."""
+    """One compiled graph. `frame`: Dynamo's number of the code object, the same for each compile of it.
+    `failures`: a sentence for each call in which the device failed and a region ran eager instead."""
 
     name: str
     frame: int
@@ -46,6 +47,7 @@ class GraphReport:
     regions: tuple[Region, ...] = ()
     device: str = ""
     executables: tuple[Any, ...] = ()
+    failures: list[str] = field(default_factory=list, compare=False)
 
     @property
     def signature(self) -> tuple:
@@ -112,13 +114,19 @@ class Report:
     def overlay_changes(self) -> int:
         return sum(s.overlay_changes for s in self._stats())
 
+    @property
+    def failures(self) -> list[str]:
+        """Why regions ran eager although the device had taken them: a sentence per call that failed."""
+        return [sentence for g in self.graphs for sentence in g.failures]
+
     def _stats(self) -> list[Any]:
         executables = {id(e): e for g in self.graphs for e in g.executables}
         return [e.stats for e in executables.values() if hasattr(e, "stats")]
 
     def summary(self) -> str:
         """As `encoder: 1 region, 0 eager ops`."""
-        return f"{self.name}: {_count(self.regions, 'region')}, {_count(self.eager_ops, 'eager op')}"
+        failed = f", {_count(len(self.failures), 'failed call')} run eager" if self.failures else ""
+        return f"{self.name}: {_count(self.regions, 'region')}, {_count(self.eager_ops, 'eager op')}{failed}"
 
     def profile(self) -> Any:
         """Modelled time per layer and op; see torch_xdna.profile."""
@@ -135,6 +143,7 @@ class Report:
             "compiles": self.compiles,
             "dispatches": self.dispatches,
             "overlay_changes": self.overlay_changes,
+            "failures": self.failures,
             "graphs": [
                 {
                     "name": g.name,

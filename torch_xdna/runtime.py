@@ -14,18 +14,25 @@ from lowering.errors import LoweringError
 from lowering.ops import Region
 from torch_xdna.adaptors import entering, leaving
 from torch_xdna.devices import Device, Executable
+from torch_xdna.errors import DeviceError
 from torch_xdna.matching.scope import Weight
 from torch_xdna.matching.views import roots
 from torch_xdna.partition import Partition, Plan
 from torch_xdna.profile.ranges import device_range
+from torch_xdna.recovery import Recovery, eager_twin, without_grad
 from torch_xdna.weights import WeightStore
 
 
-def assemble(gm: fx.GraphModule, partition: Partition, device: Device) -> fx.GraphModule:
+def assemble(
+    gm: fx.GraphModule, partition: Partition, device: Device, recovery: Recovery | None = None
+) -> fx.GraphModule:
     """The graph with a call in place of each region; raises RegionRefused if the device can't take one."""
+    recovery = recovery or Recovery()
     graph = fx.Graph()
     new: dict[fx.Node, fx.Node] = {}
-    calls = {f"region_{i}": _region_call(plan, device) for i, plan in enumerate(partition.plans)}
+    calls = {
+        f"region_{i}": _region_call(gm, plan, device, recovery) for i, plan in enumerate(partition.plans)
+    }
     names = iter(calls)
     for node in gm.graph.nodes:
         if node.op in ("placeholder", "get_attr"):
@@ -54,9 +61,9 @@ class RegionRefused(Exception):
         self.nodes = nodes
 
 
-def _region_call(plan: Plan, device: Device) -> RegionCall:
+def _region_call(gm: fx.GraphModule, plan: Plan, device: Device, recovery: Recovery) -> RegionCall:
     try:
-        return RegionCall(plan, device)
+        return RegionCall(gm, plan, device, recovery)
     except LoweringError as error:
         raise RegionRefused(error, plan.nodes) from error
 
@@ -68,11 +75,15 @@ def _item(results: list[Tensor], i: int) -> Tensor:
 class RegionCall(nn.Module):
     """A region in a graph: takes inputs, then what weights come from; returns the exported tensors."""
 
-    def __init__(self, plan: Plan, device: Device) -> None:
+    def __init__(self, gm: fx.GraphModule, plan: Plan, device: Device, recovery: Recovery) -> None:
         super().__init__()
         region = plan.region
         sources = list(dict.fromkeys(n for w in plan.weights.values() for n in sorted(roots(w.node))))
-        self.reads = [b.node for b in plan.inputs] + sources
+        own = [b.node for b in plan.inputs] + sources
+        self.eager, more = eager_twin(gm, plan, list(dict.fromkeys(own)))
+        self.reads, self.recovery = own + more, recovery
+        self._sources = slice(len(plan.inputs), len(own))
+        self._eager_args = [self.reads.index(n) for n in dict.fromkeys(self.reads)]
         self.region, self.device_name = region, device.name
         self.prepared = _prepared(device, region, _recipes(plan.weights, sources))
         self._inputs = [
@@ -85,15 +96,24 @@ class RegionCall(nn.Module):
         self._again = [index in indices[:i] for i, index in enumerate(indices)]
 
     def forward(self, *args: Tensor) -> list[Tensor]:
-        n = len(self._inputs)
-        packed = self.prepared.weights.get(args[n:])
-        with device_range(f"{self.region.name} on {self.device_name}"):
-            inputs = [enter(t) for enter, t in zip(self._inputs, args)]
-            results = self.prepared.executable.run(inputs, packed)
+        try:
+            results = self._on_device(args)
+        except DeviceError as error:
+            return self.recovery.recover(
+                self.region.name,
+                error,
+                lambda: without_grad(self.eager, [args[i] for i in self._eager_args]),
+            )
         return [
             leave(results[i].clone() if again else results[i])
             for (i, leave), again in zip(self._outputs, self._again)
         ]
+
+    def _on_device(self, args: Sequence[Tensor]) -> list[Tensor]:
+        packed = self.prepared.weights.get(args[self._sources])
+        with device_range(f"{self.region.name} on {self.device_name}"):
+            inputs = [enter(t) for enter, t in zip(self._inputs, args)]
+            return self.prepared.executable.run(inputs, packed)
 
 
 class Prepared:
