@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from torch_xdna import devices, speech
 from torch_xdna.audio import read
 from torch_xdna.cli import transcribe
-from torch_xdna.speech import subtitles
+from torch_xdna.speech import subtitles, transcriber
+from torch_xdna.speech.windows import Window
 
 CLIPS = [clip for clip in speech.clips() if clip.noise_db is None and not clip.voice_held_out]
 
@@ -29,6 +30,14 @@ def _own_compiles():
     torch._dynamo.reset()
 
 
+@pytest.fixture(scope="module")
+def heard() -> dict[str, str]:
+    """What eager makes of the clips: the model's own mistakes are no business of the command line."""
+    eager = transcriber.load(speech.CHECKPOINT)
+    found = [eager.transcribe([Window(0.0, read(clip.path, 16_000), 16_000)]) for clip in CLIPS]
+    return {clip.path: " ".join(s.text for s in segments) for clip, (segments,) in zip(CLIPS, found)}
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(transcribe.command, [*map(str, arguments), "--device", "emulator"])
 
@@ -38,19 +47,21 @@ def test_choices_are_the_devices_and_formats_that_exist() -> None:
     assert set(transcribe.FORMATS) == set(subtitles.FORMATS)
 
 
-def test_one_file_gives_its_text_and_the_report() -> None:
+def test_one_file_gives_its_text_and_the_report(heard: dict[str, str]) -> None:
     result = run(CLIPS[0].path)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"{CLIPS[0].text}\n"
+    assert result.stdout == f"{heard[CLIPS[0].path]}\n" == f"{CLIPS[0].text}\n"
     assert "encoder: 1 region, 0 eager ops\n" in result.stderr
 
 
 @pytest.mark.parametrize("suffix", ["wav", "ogg", "mp3"])
-def test_other_formats_rates_and_stereo_give_the_same_text(tmp_path: Path, suffix: str) -> None:
+def test_other_formats_rates_and_stereo_give_the_same_text(
+    tmp_path: Path, heard: dict[str, str], suffix: str
+) -> None:
     path = tmp_path / f"speech.{suffix}"
     samples = read(CLIPS[1].path, 44_100)
     soundfile.write(path, np.stack([samples, 0.5 * samples], axis=1), 44_100)
-    assert run(path).stdout == f"{CLIPS[1].text}\n"
+    assert run(path).stdout == f"{heard[CLIPS[1].path]}\n"
 
 
 def test_several_files_in_order_whatever_the_batch(tmp_path: Path) -> None:
@@ -61,18 +72,20 @@ def test_several_files_in_order_whatever_the_batch(tmp_path: Path) -> None:
     assert [line.partition(": ")[0] for line in lines] == paths
 
 
-def test_json_srt_and_vtt() -> None:
+def test_json_srt_and_vtt(heard: dict[str, str]) -> None:
     clip = CLIPS[2]
     record = json.loads(run(clip.path, "--format", "json").stdout)
     (segment,) = record["segments"]
-    assert record["file"] == clip.path and record["text"] == segment["text"] == clip.text
+    assert record["file"] == clip.path and record["text"] == segment["text"] == heard[clip.path]
     assert segment["start"] == pytest.approx(0.25, abs=0.3)
     assert segment["end"] == pytest.approx(clip.seconds - 0.25, abs=0.4)
     assert run(clip.path, "--format", "vtt").stdout.startswith("WEBVTT\n\n00:00:00.")
     assert run(clip.path, "--format", "srt").stdout.startswith("1\n00:00:00,")
 
 
-def test_broken_files_cost_one_sentence_each_and_the_others_are_done(tmp_path: Path) -> None:
+def test_broken_files_cost_one_sentence_each_and_the_others_are_done(
+    tmp_path: Path, heard: dict[str, str]
+) -> None:
     whole = Path(CLIPS[0].path).read_bytes()
     broken = {
         "missing.wav": None,
@@ -89,7 +102,7 @@ def test_broken_files_cost_one_sentence_each_and_the_others_are_done(tmp_path: P
     names = [*broken, "nan.wav"]
     result = run(CLIPS[0].path, *(tmp_path / name for name in names), CLIPS[1].path)
     assert result.exit_code == 2
-    assert result.stdout == f"{CLIPS[0].path}: {CLIPS[0].text}\n{CLIPS[1].path}: {CLIPS[1].text}\n"
+    assert result.stdout == "".join(f"{clip.path}: {heard[clip.path]}\n" for clip in CLIPS[:2])
     for name in names:
         assert sum(str(tmp_path / name) in line for line in result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
@@ -113,12 +126,12 @@ def test_a_folder_without_whisper_is_refused(tmp_path: Path, content: str | None
     assert result.exit_code != 0 and reason in str(result.exception)
 
 
-def test_profile_says_what_was_measured() -> None:
+def test_profile_says_what_was_measured(heard: dict[str, str]) -> None:
     result = run(CLIPS[0].path, "--profile")
     assert "measured here" in result.stderr and "modelled" in result.stderr
     for stage in ("reading", "features", "encoder", "decoder"):
         assert stage in result.stderr
-    assert result.stdout == f"{CLIPS[0].text}\n"
+    assert result.stdout == f"{heard[CLIPS[0].path]}\n"
 
 
 def long_file(path: Path, minutes: float) -> list[str]:
