@@ -248,7 +248,12 @@ def test_a_store_under_threads_packs_once():
 def test_a_store_sees_nan_as_unchanged():
     count = []
     store = WeightStore(lambda params: count.append(1))
-    params = [torch.full((4, 4), float("nan")), torch.randn(5).bfloat16(), torch.randn(0), torch.randn(6)[::2]]
+    params = [
+        torch.full((4, 4), float("nan")),
+        torch.randn(5).bfloat16(),
+        torch.randn(0),
+        torch.randn(6)[::2],
+    ]
     for _ in range(3):
         store.get(params)
     assert len(count) == 1

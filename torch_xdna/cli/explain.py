@@ -1,0 +1,101 @@
+"""`torch-xdna explain`: where each op of a Whisper encoder would run, and why; needs no device and no weights."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from torch_xdna.errors import XdnaError
+
+if TYPE_CHECKING:
+    from transformers import WhisperConfig
+
+    from torch_xdna.report import Report
+
+# size -> (layers, width, heads, feed-forward width, mel channels), as in the configurations that OpenAI published
+SIZES = {
+    "tiny": (4, 384, 6, 1536, 80),
+    "base": (6, 512, 8, 2048, 80),
+    "small": (12, 768, 12, 3072, 80),
+    "medium": (24, 1024, 16, 4096, 80),
+    "large-v3": (32, 1280, 20, 5120, 128),
+    "large-v3-turbo": (32, 1280, 20, 5120, 128),
+}
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Clips at once.")
+@click.option(
+    "--attention", type=click.Choice(["sdpa", "eager"]), default="sdpa", show_default=True,
+    help="The attention implementation of the model.",
+)  # fmt: skip
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
+)
+@click.option("--regions", is_flag=True, help="Print the ops of each region, as devices get them, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    model: str | None, batch_size: int, attention: str, dtype: str, regions: bool, as_json: bool
+) -> None:
+    """Where each op of the encoder of MODEL would run, and why not on the NPU where it does not.
+
+    MODEL is a size (tiny, base, small, medium, large-v3, large-v3-turbo), a folder with a config.json, or the name
+    of a model on the Hugging Face hub; the shipped checkpoint if left out. Only its configuration is read.
+    """
+    report = explain_encoder(encoder_config(model), batch_size=batch_size, attention=attention, dtype=dtype)
+    if as_json:
+        click.echo(report.to_json())
+        return
+    click.echo(str(report).rstrip())
+    if regions:
+        for region in report.region_list:
+            click.echo(f"\n{region}")
+
+
+def encoder_config(model: str | None) -> WhisperConfig:
+    """The configuration behind a size, a folder or a hub name; raises XdnaError."""
+    from transformers import AutoConfig, WhisperConfig
+
+    if model in SIZES:
+        layers, width, heads, wide, mels = SIZES[model]
+        return WhisperConfig(
+            encoder_layers=layers, d_model=width, encoder_attention_heads=heads, encoder_ffn_dim=wide,
+            num_mel_bins=mels,
+        )  # fmt: skip
+    if model is None:
+        from torch_xdna.speech import CHECKPOINT
+
+        model = CHECKPOINT
+    sizes = ", ".join(SIZES)
+    if os.sep in model and not os.path.isdir(model) and model.count("/") != 1:
+        raise XdnaError(f"there is no folder {model}; give a folder with a config.json, or a size: {sizes}")
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise XdnaError(
+            f"no configuration of a model '{model}': it is no folder with a config.json, no name on a hub that can "
+            f"be reached from here, and no size ({sizes})"
+        ) from error
+    if not isinstance(config, WhisperConfig):
+        raise XdnaError(f"{model} is a {config.model_type} model; explain reads Whisper's configurations")
+    return config
+
+
+def explain_encoder(
+    config: WhisperConfig, *, batch_size: int = 1, attention: str = "sdpa", dtype: str = "float32"
+) -> Report:
+    """The report of the encoder that a configuration describes, traced on the meta device: nothing is computed."""
+    import torch
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    from torch_xdna import explain
+
+    config._attn_implementation = attention
+    kind: Any = getattr(torch, dtype)
+    with torch.device("meta"):
+        encoder = WhisperEncoder(config).eval().to(kind)
+        mel = torch.empty(batch_size, config.num_mel_bins, 2 * config.max_source_positions, dtype=kind)
+    return explain(encoder, mel)
