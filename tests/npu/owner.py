@@ -16,7 +16,7 @@ from torch_xdna.devices.array import Simulator
 
 def selftest_report(xclbin: str) -> dict[str, Any]:
     stack.simulate(4)
-    return selftest.run(overlay=xclbin, quick=True, repeats=2)
+    return selftest.run(overlay=xclbin, quick=True, repeats=1)
 
 
 def broken_array(xclbin: str) -> dict[str, Any]:

@@ -8,14 +8,18 @@ import pickle
 import numpy as np
 import pytest
 import regions
-from sandbox.host import Sandbox
+import torch
+from sandbox.host import REPOSITORY, Sandbox
+from transformers import WhisperForConditionalGeneration
 
 from lowering import lower
 from lowering.ops import Region
 from lowering.overlay import overlay
 from torch_xdna.devices.array import Simulator
+from torch_xdna.devices.array.device import ArrayDevice, ArrayExecutable
 
 POISON = 0xFF
+CHECKPOINT = REPOSITORY / "torch_xdna" / "speech" / "checkpoint"
 
 
 def on_the_array(region: Region, params: dict, clips: list, columns: int) -> list[np.ndarray]:
@@ -67,6 +71,43 @@ def test_single_ops(sandbox: Sandbox, name: str) -> None:
     got, _ = through_xrt(sandbox, region, params, clips, 4)
     (expected,) = on_the_array(region, params, clips, 4)
     assert np.array_equal(got[0], expected)
+
+
+def test_demo_checkpoint_encoder(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder that ships with the package, captured from torch.compile, gives the bits of
+    device="array"."""
+    if not (CHECKPOINT / "model.safetensors").exists():
+        pytest.skip("this checkout has no demo checkpoint")
+    captured: dict = {"clips": [], "outputs": []}
+    prepare, pack, run = ArrayDevice.prepare, ArrayExecutable.pack, ArrayExecutable.run
+
+    def keep_region(self, region):
+        captured["region"] = region
+        return prepare(self, region)
+
+    def keep_params(self, params):
+        captured["params"] = {n: p.detach().float().contiguous().numpy().copy() for n, p in params.items()}
+        return pack(self, params)
+
+    def keep_run(self, inputs, packed):
+        outputs = run(self, inputs, packed)
+        for i in range(len(inputs[0])):
+            captured["clips"].append([x[i].detach().float().contiguous().numpy().copy() for x in inputs])
+            captured["outputs"] += [y[i].float().numpy().copy() for y in outputs]
+        return outputs
+
+    monkeypatch.setattr(ArrayDevice, "prepare", keep_region)
+    monkeypatch.setattr(ArrayExecutable, "pack", keep_params)
+    monkeypatch.setattr(ArrayExecutable, "run", keep_run)
+    encoder = WhisperForConditionalGeneration.from_pretrained(CHECKPOINT).model.encoder.eval()
+    frames = 2 * encoder.config.max_source_positions
+    mel = torch.randn(1, encoder.config.num_mel_bins, frames, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.compile(encoder, backend="xdna", options={"device": "array"})(mel)
+    assert len(captured["clips"]) == 1, "the encoder is one region"
+    got, facts = through_xrt(sandbox, captured["region"], captured["params"], captured["clips"], 4)
+    assert facts["dispatches"] == 1 and np.isfinite(got[0]).all()
+    assert [np.array_equal(a, b) for a, b in zip(got, captured["outputs"])] == [True] * len(got)
 
 
 def test_host_cost_of_an_encoder_call(sandbox: Sandbox, overlay_file: str, record_property) -> None:

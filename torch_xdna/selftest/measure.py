@@ -14,7 +14,7 @@ from torch_xdna.devices.npu.process import Npu
 from torch_xdna.devices.npu.program import NpuProgram, Weights
 from torch_xdna.selftest.cases import Case, add_region
 
-PIPELINED = 32  # clips per batch for the rate
+PIPELINED = 16  # clips per batch for the rate
 
 
 def load(region: Region, device: Npu) -> NpuProgram:
