@@ -115,6 +115,15 @@ class Report:
         return sum(s.overlay_changes for s in self._stats())
 
     @property
+    def bytes_synced(self) -> tuple[int, int]:
+        """Bytes synced to the device and from it so far; weights count once. (0, 0) off the NPU."""
+        to, back = (
+            sum(getattr(s, name, 0) for s in self._stats())
+            for name in ("bytes_to_device", "bytes_from_device")
+        )
+        return to, back
+
+    @property
     def failures(self) -> list[str]:
         """Why regions ran eager although the device had taken them: a sentence per call that failed."""
         return [sentence for g in self.graphs for sentence in g.failures]
@@ -143,6 +152,7 @@ class Report:
             "compiles": self.compiles,
             "dispatches": self.dispatches,
             "overlay_changes": self.overlay_changes,
+            "bytes_synced": self.bytes_synced,
             "failures": self.failures,
             "graphs": [
                 {

@@ -70,6 +70,11 @@ def test_same_bits_as_the_array(xrt: ScriptedXrt) -> None:
     model = Block()
     on_npu = compiled(model)(clips())
     assert xrt.runs == 2, "one dispatch per clip"
+    report = torch_xdna.reports()[-1]
+    assert report.dispatches == 2 and report.overlay_changes == 0 and report.failures == []
+    to_device, from_device = report.bytes_synced
+    assert from_device == 2 * 4 * 8192, "per clip 70 x 128 in blocks of 64 x 64"
+    assert to_device > from_device
     on_array = torch.compile(model, backend="xdna", options={"device": "array"})(clips())
     assert torch.equal(on_npu, on_array)
     assert not torch.equal(on_npu[0], on_npu[1])
