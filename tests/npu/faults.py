@@ -41,6 +41,7 @@ def injected(xclbin: str, set: dict[str, int], watchdog: dict[str, int] | None =
         "contexts": inside.get("CONTEXTS_MADE"),
         "closed": inside.get("CONTEXTS_CLOSED"),
         "failed": session.program.stats.failed_runs,
+        "overlay_changes": session.program.stats.overlay_changes,
         "kept": lifetime.kept(),
     }
 

@@ -81,7 +81,7 @@ def test_bad_overlays(sandbox: Sandbox, overlay_file: str, damage: str, tmp_path
     assert kind == "NpuUnavailable" and expected in sentence and "\n" not in sentence
 
 
-RECOVERED = {"second": SECOND, "third": THIRD, "contexts": 2, "failed": 1}
+RECOVERED = {"second": SECOND, "third": THIRD, "contexts": 2, "failed": 1, "overlay_changes": 1}
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,9 @@ class NpuProgram:
     def _begin(self, attempt: _Attempt, weights: Weights) -> None:
         """Start a clip. A failure to start is left for `_finish`, which knows about retries."""
         attempt.tries += 1
+        before = self.npu.stats.overlay_changes
         context = self.npu.context()
+        self.stats.overlay_changes += self.npu.stats.overlay_changes - before
         try:
             slot = self._take_slot(attempt, context)
             self._bind(slot, context, weights)
