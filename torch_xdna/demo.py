@@ -15,23 +15,30 @@ SHOWN = 6  # clips; every one is a sentence and every other a voice that trainin
 def main() -> int:
     """Transcribe some clips on the default device, print what was said beside it; 1 if more than one is wrong."""
     import torch
-    from transformers import WhisperForConditionalGeneration, pipeline
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
     from transformers.utils import logging
 
     import torch_xdna
-    from torch_xdna import speech
+    from torch_xdna import audio, speech
 
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     console = Console()
     warnings.showwarning = lambda message, *_: console.print(f"[yellow]{message}[/yellow]")
 
     model = WhisperForConditionalGeneration.from_pretrained(speech.CHECKPOINT, dtype=torch.float32).eval()
     model.model.encoder.compile(backend="xdna")
-    asr = pipeline("automatic-speech-recognition", model=model, tokenizer=speech.CHECKPOINT,
-                   feature_extractor=speech.CHECKPOINT)  # fmt: skip
+    processor = WhisperProcessor.from_pretrained(speech.CHECKPOINT)
+    asr = pipeline(
+        "automatic-speech-recognition",
+        model=model,
+        tokenizer=processor.tokenizer,
+        feature_extractor=processor.feature_extractor,
+    )
     clips = speech.clips()[:SHOWN]
     start = time.perf_counter()
-    heard = [asr(clip.path)["text"].strip() for clip in clips]
+    # Samples, not file names: those the pipeline gives to the ffmpeg program, which not every machine has.
+    heard = [asr(audio.read(clip.path, 16_000))["text"].strip() for clip in clips]
     seconds = time.perf_counter() - start
 
     table = Table("clip", "heard", "said", "", box=None)

@@ -11,7 +11,10 @@ from torch_xdna.errors import XdnaError
 
 # command -> (module that holds a click command named `command`, one line of help)
 COMMANDS = {
-    "transcribe": ("torch_xdna.cli.transcribe", "Transcribe audio files with the encoder on the NPU or the emulator."),
+    "transcribe": (
+        "torch_xdna.cli.transcribe",
+        "Transcribe audio files with the encoder on the NPU or the emulator.",
+    ),
     "explain": ("torch_xdna.cli.explain", "Show where each op of a model's encoder runs, and why."),
     "devices": ("torch_xdna.cli.devices", "List the devices and whether each is usable here."),
     "disasm": ("torch_xdna.cli.disasm", "Print an instruction stream in readable form."),
@@ -19,7 +22,10 @@ COMMANDS = {
     "doctor": ("torch_xdna.cli.doctor", "Check hardware, driver and XRT, with a remedy for what is missing."),
     "selftest": ("torch_xdna.cli.selftest", "Run every op on the NPU, compare with the emulator, measure."),
     "estimate": ("torch_xdna.cli.estimate", "Modelled time of a GEMM or an encoder."),
-    "profile": ("torch_xdna.cli.profile", "Modelled time per layer and op of an encoder, and what bounds it."),
+    "profile": (
+        "torch_xdna.cli.profile",
+        "Modelled time per layer and op of an encoder, and what bounds it.",
+    ),
 }
 
 

@@ -55,12 +55,14 @@ def _need(*tools: str) -> None:
 
 
 def _mirror() -> str:
-    """The Debian mirror that this machine's own apt uses, else Debian's own."""
+    """The Debian mirror that this machine's own apt uses."""
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True, check=False
     )
     uris = re.findall(r"^\S+/debian/?$", targets.stdout, re.MULTILINE)
-    return uris[0] if uris else "http://deb.debian.org/debian"
+    if not uris:
+        raise Unavailable("apt knows no Debian mirror on this machine")
+    return uris[0]
 
 
 def _download(apt: Path) -> list[Path]:
