@@ -182,9 +182,15 @@ def threads_and_failures(xclbin: str) -> dict:
     }
 
 
+def hear_interrupts() -> None:
+    """As in a terminal: a shell's background job, and so a test-suite in one, ignores SIGINT by inheritance."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def interrupted(xclbin: str) -> dict:
     """Ctrl-C in the middle of a run: KeyboardInterrupt at once, and the next run is right."""
     session = Session(xclbin, plays=slowly(0.4), run_timeout=5.0)
+    hear_interrupts()
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     started = time.monotonic()
     try:
@@ -212,6 +218,7 @@ def dropped_mid_run(xclbin: str) -> dict:
     session = Session(xclbin)
     session.run()
     inside.set_knob("HANG", 1)
+    hear_interrupts()
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with contextlib.suppress(KeyboardInterrupt):
         session.run()

@@ -138,10 +138,12 @@ def long_file(path: Path, minutes: float) -> list[str]:
     """Clips with pauses, again and again, at 44.1 kHz; returns what is said."""
     pieces = [(clip.text, read(clip.path, 44_100)) for clip in CLIPS[:8]]
     said: list[str] = []
+    written = 0
     with soundfile.SoundFile(path, "w", 44_100, 1, "PCM_16") as file:
-        while file.tell() < minutes * 60 * 44_100:
+        while written < minutes * 60 * 44_100:
             text, samples = pieces[len(said) % len(pieces)]
             file.write(np.concatenate([samples, np.zeros(22_050, np.float32)]))
+            written += len(samples) + 22_050
             said.append(text)
     return said
 

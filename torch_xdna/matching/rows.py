@@ -192,8 +192,8 @@ def _is_zero(node: Any) -> bool:
     if node.target in (aten.zeros.default, aten.zeros_like.default):
         return True
     if node.target in (aten.full.default, aten.full_like.default):
-        return node.args[1] == 0
-    return node.target is aten.scalar_tensor.default and node.args[0] == 0
+        return bool(node.args[1] == 0)
+    return bool(node.target is aten.scalar_tensor.default and node.args[0] == 0)
 
 
 def _exp_over_sum(node: fx.Node) -> fx.Node | None:
@@ -208,6 +208,8 @@ def _exp_over_sum(node: fx.Node) -> fx.Node | None:
         or shifted.target is not aten.sub.Tensor
     ):
         return None
+    x: Any
+    peak: Any
     x, peak = arguments(shifted)
     while isinstance(peak, fx.Node) and peak.target is aten.detach.default:
         peak = arguments(peak)[0]
