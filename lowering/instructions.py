@@ -324,7 +324,17 @@ def check(path: str | Path) -> bool:
     return not any(differences)
 
 
+def main(arguments: list[str]) -> int | str:
+    """0 if all cases match, 1 if not; a sentence for a file that can't be read."""
+    if len(arguments) != 2 or arguments[0] != "check":
+        return "usage: python -m lowering.instructions check FILE.json"
+    try:
+        return 0 if check(arguments[1]) else 1
+    except OSError as error:
+        return f"{arguments[1]} can't be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{arguments[1]} is no list of {{commands, words}} in JSON: {type(error).__name__}: {error}"
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] != "check":
-        sys.exit("usage: python -m lowering.instructions check FILE.json")
-    sys.exit(0 if check(sys.argv[2]) else 1)
+    sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lowering.decode import DecodeError, decode, device_columns, listing, records
 from lowering.errors import LimitError
-from lowering.instructions import Dma, Wait, Write32, encode, first_difference, from_json
+from lowering.instructions import Dma, Wait, Write32, encode, first_difference, from_json, main
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "npu_instructions.json").read_text())
@@ -170,3 +170,20 @@ def test_records_that_make_no_transfer_stay_raw():
     words[-2] = 3  # pushes a descriptor that this stream did not write
     assert [type(c).__name__ for c in decode(words)] == ["BlockWrite", "AddressPatch", "Write32"]
     assert len(records(words)) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "can't be read"),
+        ("no json", "JSONDecodeError"),
+        ('{"a": 1}', "TypeError"),
+        ("[{}]", "KeyError"),
+    ],
+)
+def test_check_says_in_a_sentence_what_is_wrong_with_a_file(tmp_path, text, says):
+    path = tmp_path / "cases.json"
+    if text is not None:
+        path.write_text(text)
+    answer = main(["check", str(path)])
+    assert isinstance(answer, str) and says in answer and "\n" not in answer
