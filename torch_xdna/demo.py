@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,7 @@ def main() -> int:
     model = WhisperForConditionalGeneration.from_pretrained(speech.CHECKPOINT, dtype=torch.float32).eval()
     model.model.encoder.compile(backend="xdna")
     processor = WhisperProcessor.from_pretrained(speech.CHECKPOINT)
-    asr = pipeline(
+    asr: Any = pipeline(
         "automatic-speech-recognition",
         model=model,
         tokenizer=processor.tokenizer,

@@ -208,8 +208,6 @@ def _exp_over_sum(node: fx.Node) -> fx.Node | None:
         or shifted.target is not aten.sub.Tensor
     ):
         return None
-    x: Any
-    peak: Any
     x, peak = arguments(shifted)
     while isinstance(peak, fx.Node) and peak.target is aten.detach.default:
         peak = arguments(peak)[0]
@@ -220,6 +218,8 @@ def _exp_over_sum(node: fx.Node) -> fx.Node | None:
         or peak.target not in (aten.amax.default, aten.max.dim)
         or peak.args[0] is not x
     ):
+        return None
+    if not isinstance(x, fx.Node):
         return None
     last = -1, x.meta["val"].ndim - 1, [-1], [x.meta["val"].ndim - 1]
     keeps = all(n.args[2:] == (True,) and n.args[1] in last for n in (bottom, peak))
