@@ -1,6 +1,7 @@
 # make demo   transcribe the shipped clips through the Hugging Face pipeline, encoder on the default device
 # make test   ruff, mypy and the whole test-suite
-# Both create the environment in .venv first. PYTHON picks the interpreter (3.10 or newer); TORCH picks the build of
+# make bench  pytest-benchmark's tables per layer; make tables: all of benchmarks/results
+# All create the environment in .venv first. PYTHON picks the interpreter (3.10 or newer); TORCH picks the build of
 # torch (any 2.13 works; on x86-64 without an index of CPU builds pip takes the CUDA one, which is large but fine).
 
 PYTHON ?= python3
@@ -28,6 +29,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group
+
+tables: $(VENV)/.dev
+	$(BIN)/python benchmarks/modelled.py
+	$(BIN)/python benchmarks/encoder.py --size base
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
