@@ -10,6 +10,7 @@ from torch import fx
 
 from torch_xdna import recovery as recovering
 from torch_xdna import report as reporting
+from torch_xdna import runtime as running
 from torch_xdna.devices import Device, select
 from torch_xdna.errors import XdnaError
 from torch_xdna.matching import Refusal
@@ -45,6 +46,7 @@ def xdna(
 
 def _reset() -> None:
     """Called by torch._dynamo.reset()."""
+    running.forget()
     reporting.forget()
     recovering.forget()
     _WARNED.clear()

@@ -135,6 +135,13 @@ def _prepared(device: Device, region: Region, recipes: tuple[Recipe, ...]) -> Pr
     return found
 
 
+def forget() -> None:
+    """Free all packed weights: after torch._dynamo.reset(), which itself keeps the code behind a graph break."""
+    for prepared in list(_PREPARED.values()):
+        prepared.weights.clear()
+    _PREPARED.clear()
+
+
 class Recipe(NamedTuple):
     """How a region's parameter comes from the graph's inputs: `tree` is an input's number or an op's call."""
 

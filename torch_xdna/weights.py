@@ -62,6 +62,11 @@ class WeightStore:
         packed = self._pack([p.detach() for p in params])
         return _Entry(packed, tuple(weakref.ref(p, forget) for p in params), state, samples, expected)
 
+    def clear(self) -> None:
+        """Forget everything; a call in another thread keeps what it has and finishes."""
+        with self._lock:
+            self._entries.clear()
+
     def __len__(self) -> int:
         return len(self._entries)
 

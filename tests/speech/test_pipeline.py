@@ -47,14 +47,18 @@ def test_single_clips_and_batches(compiled, compiled_transcripts: list[str], bat
 
 
 def test_long_form_in_chunks(eager, compiled) -> None:
-    """Chunks overlap and the pipeline merges them; what it makes of eager's, it makes of ours."""
+    """Chunks overlap and the pipeline merges them; what it makes of eager's, it makes of ours. Its merging loses words
+    of this small model (a third of them here, with eager too), so the bound is eager's; `torch-xdna transcribe` cuts
+    at pauses instead, and its test has a bound of its own."""
     clips = [clip for clip in speech.clips() if clip.noise_db is None][:6]
     pause = np.zeros(12_000, np.float32)
     audio = np.concatenate([piece for clip in clips for piece in (read(clip.path, 16_000), pause)])
     assert len(audio) > 16_000 * 12
     texts = [asr(audio.copy(), chunk_length_s=10, batch_size=2)["text"].strip() for asr in (eager, compiled)]
     assert jiwer.wer(texts[0], texts[1]) <= 0.05
-    assert jiwer.wer(" ".join(clip.text for clip in clips), texts[1]) <= 0.15
+    said = " ".join(clip.text for clip in clips)
+    eager_rate, rate = (jiwer.wer(said, text) for text in texts)
+    assert rate <= eager_rate + 0.05 and rate < 0.5
 
 
 def test_timestamps(compiled) -> None:
