@@ -10,11 +10,11 @@ from torch_xdna import speech
 from torch_xdna.audio import read
 
 
-def recognizer(backend: str | None) -> Pipeline:
-    """Hugging Face's pipeline on the shipped checkpoint, the encoder compiled if `backend` is named."""
+def recognizer(device: str | None) -> Pipeline:
+    """Hugging Face's pipeline on the shipped checkpoint, the encoder compiled if a device is named."""
     found = pipeline("automatic-speech-recognition", model=speech.CHECKPOINT)
-    if backend:
-        found.model.model.encoder.compile(backend=backend, options={"device": "emulator"})
+    if device:
+        found.model.model.encoder.compile(backend="xdna", options={"device": device})
     return found
 
 
@@ -32,7 +32,7 @@ def eager() -> Pipeline:
 @pytest.fixture(scope="session")
 def compiled() -> Pipeline:
     torch._dynamo.reset()
-    return recognizer("xdna")
+    return recognizer("emulator")
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +43,8 @@ def eager_transcripts(eager: Pipeline) -> list[str]:
 @pytest.fixture(scope="session")
 def compiled_transcripts(compiled: Pipeline) -> list[str]:
     return transcripts(compiled, batch_size=8)
+
+
+@pytest.fixture
+def array() -> Pipeline:
+    return recognizer("array")

@@ -66,3 +66,9 @@ def test_timestamps(compiled) -> None:
     result = compiled(read(clip.path, 16_000), return_timestamps=True)
     begin, end = result["chunks"][0]["timestamp"][0], result["chunks"][-1]["timestamp"][1]
     assert begin == pytest.approx(0.25, abs=0.3) and end == pytest.approx(clip.seconds - 0.25, abs=0.4)
+
+
+def test_the_array_hears_what_the_emulator_hears(array, compiled_transcripts: list[str]) -> None:
+    """The simulated array, executing the NPU's instruction words, on a few of the clips."""
+    heard = [array(read(clip.path, 16_000))["text"].strip() for clip in speech.clips()[:6]]
+    assert heard == compiled_transcripts[:6]
