@@ -5,8 +5,7 @@ A change is noticed before the next result:
 - another memory behind the same tensor (`p.data = q`): by address, shape and strides;
 - a write (`load_state_dict`, `p.mul_(2)` under no_grad): by autograd's version counter;
 - a write that bumps no counter (`p.data.mul_(2)`, through numpy, or a parameter made under inference_mode):
-by
-  comparing 64 elements of each weight. That sees every update of a whole tensor; one that changes a few
+  by comparing 64 elements of each weight. That sees every update of a whole tensor; one that changes a few
   elements behind autograd's back may go unseen.
 """
 
