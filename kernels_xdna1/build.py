@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from kernels_xdna1.description import KERNELS
+from kernels_xdna1.description import CONSTANT_BYTES, KERNELS
 
 HERE = Path(__file__).parent
 OBJECT = "overlay_kernels.o"
@@ -38,7 +38,7 @@ class MissingTools(RuntimeError):
 
 
 class TooLarge(RuntimeError):
-    """The kernels do not fit into the core's program memory."""
+    """The kernels do not fit into the core's program memory, or their constants into the data memory."""
 
 
 def build(folder: Path) -> Path:
@@ -51,12 +51,18 @@ def build(folder: Path) -> Path:
         source.write_text("".join(f'#include "{kernel.name}.cc"\n' for kernel in KERNELS))
         includes = [f"-I{include}", f"-I{HERE / 'kernels'}"]
         subprocess.run([str(compiler), *FLAGS, *includes, "-c", str(source), "-o", str(target)], check=True)
-    size = code_size(compiler, target)
-    if size is not None and size > PROGRAM_BYTES:
+    code, constants = section_bytes(compiler, target)
+    if code > PROGRAM_BYTES:
         target.unlink()
         raise TooLarge(
-            f"the kernels take {size} bytes of program memory and a core has {PROGRAM_BYTES}: "
+            f"the kernels take {code} bytes of program memory and a core has {PROGRAM_BYTES}: "
             "share more code between them or leave one out"
+        )
+    if constants > CONSTANT_BYTES:
+        target.unlink()
+        raise TooLarge(
+            f"the kernels' constants take {constants} bytes of data memory and {CONSTANT_BYTES} are kept for them: "
+            "raise description.CONSTANT_BYTES if the core's memory has the room"
         )
     return target
 
@@ -95,10 +101,14 @@ def find_headers() -> Path:
     )
 
 
-def code_size(compiler: Path, target: Path) -> int | None:
-    """Bytes of the object's text sections, or None where Peano's llvm-size is not beside the compiler."""
+def section_bytes(compiler: Path, target: Path) -> tuple[int, int]:
+    """Bytes of the object's code and of its data; zeros where Peano's llvm-size is not beside the compiler."""
     tool = compiler.with_name("llvm-size")
     if not tool.is_file():
-        return None
-    text = subprocess.run([str(tool), "-A", str(target)], capture_output=True, text=True, check=True).stdout
-    return sum(int(size) for size in re.findall(r"^\.text\S*\s+(\d+)", text, re.MULTILINE))
+        return 0, 0
+    table = subprocess.run([str(tool), "-A", str(target)], capture_output=True, text=True, check=True).stdout
+    code, data = (
+        sum(int(size) for size in re.findall(rf"^\.(?:{names})\S*\s+(\d+)", table, re.MULTILINE))
+        for names in ("text", "data|rodata|bss")
+    )
+    return code, data

@@ -9,17 +9,22 @@ template <unsigned N = 16> struct split {
     bf16s<N> hi, lo;
 };
 
-template <unsigned N> inline split<N> parts(const sums<N> &x) {
+template <unsigned N> inline split<N> parts(const sums<N> &x, const bf16s<N> &one) {
     const bf16s<N> hi = x.template to_vector<bfloat16>();
-    return {hi, aie::msc(x, hi, small<N>(1)).template to_vector<bfloat16>()};
+    return {hi, aie::msc(x, hi, one).template to_vector<bfloat16>()};
 }
+template <unsigned N> inline split<N> parts(const sums<N> &x) { return parts(x, small<N>(1)); }
+
 template <unsigned N> inline sums<N> plus_product(const sums<N> &c, const split<N> &a, const split<N> &b) {
     return aie::mac(aie::mac(aie::mac(c, a.hi, b.lo), a.lo, b.hi), a.hi, b.hi);
 }
-inline sum16 product(const split<> &a, const split<> &b) {
-    return aie::mac(aie::mac(aie::mul(a.hi, b.lo), a.lo, b.hi), a.hi, b.hi);
+inline sum16 plus_product(const sum16 &c, const split<> &a, const split<> &b) {
+    return aie::mac(mac_pairs(c, aie::concat(a.hi, a.lo), aie::concat(b.lo, b.hi)), a.hi, b.hi);
 }
-inline sum16 product(const split<> &a, const v16 &b) { return aie::mac(aie::mul(a.lo, b), a.hi, b); }
+inline sum16 product(const split<> &a, const split<> &b) {
+    return aie::mac(mul_pairs(aie::concat(a.hi, a.lo), aie::concat(b.lo, b.hi)), a.hi, b.hi);
+}
+inline sum16 product(const split<> &a, const v16 &b) { return mul_pairs(aie::concat(a.lo, a.hi), aie::concat(b, b)); }
 
 // ---- integers in floats: adding 1.5 * 2^23 leaves no fraction bits, 1.5 * 2^16 leaves seven, as many as bf16 has ----
 

@@ -16,16 +16,20 @@ extremes make_logarithmic(float *scores, const i16 &start, sum16 &sum, const spl
     alignas(64) static constexpr int32_t tile_columns[16] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
     const i16 column = aie::load_v<16>(tile_columns);
     extremes found{start, start};
-    AT_LEAST(16)
-    for (int j = 0; j < sum_columns; ++j) {
+    const auto tile = [&](int j) {
         sum16 t = plus_product(sum16(lanes(-0.5f)), parts(load_sums(scores + j * sum_tile)), scale);
         if (valid < 64)
             t = sum16(aie::select(t.to_vector<float>(), lanes(-1e30f), aie::lt(lanes(valid - 1 - 4 * j), column)));
         const sum16 n = nearest_integer(t);
         v16 f;
         store_sums(scores + j * sum_tile, exp2_varying(n, aie::sub(t, n), f));
-        sum = aie::mac(sum, f, small(0));
         found.include(bits(n));
+        return f;
+    };
+    AT_LEAST(8)
+    for (int j = 0; j < sum_columns; j += 2) {
+        const v16 left = tile(j), right = tile(j + 1);
+        sum = mac_pairs(sum, aie::concat(left, right), small<32>(0));
     }
     return found;
 }
@@ -61,7 +65,7 @@ extern "C" void attn_k(const bfloat16 *__restrict b, const bfloat16 *__restrict 
         for (int j = 0; j < a_columns; ++j) {
             const v16 left = power(aie::sub(load_sums(scores + 2 * j * sum_tile), offset));
             const v16 right = power(aie::sub(load_sums(scores + (2 * j + 1) * sum_tile), offset));
-            sum = aie::mac(aie::mac(sum, left, small(1)), right, small(1));
+            sum = mac_pairs(sum, aie::concat(left, right), small<32>(1));
             aie::store_v(a0 + i * a_row + j * a_tile, a_order(left, right));
         }
         store_sums(state.sums + i * sum_tile, sum);

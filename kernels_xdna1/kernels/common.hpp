@@ -55,6 +55,32 @@ template <unsigned N> inline sums<N> from_bits(const ints<N> &x) { return sums<N
 template <unsigned N = 16> inline sums<N> load_sums(const float *p) { return sums<N>(aie::load_v<N>(p)); }
 template <unsigned N> inline void store_sums(float *p, const sums<N> &x) { aie::store_v(p, x.template to_vector<float>()); }
 
+// Elementwise products use half of the multiplier; these use all of it: lane i takes lanes i and i + 16 of a and b.
+inline sum16 mul_pairs(const v32 &a, const v32 &b) { return sum16(::mul_elem_16_2(a.to_native(), b.to_native())); }
+inline sum16 mac_pairs(const sum16 &c, const v32 &a, const v32 &b) {
+    return sum16(::mac_elem_16_2(a.to_native(), b.to_native(), c.to_native()));
+}
+
+// A constant in every lane, in the core's data memory: a load instead of the broadcast that the move slot would do.
+// `description.CONSTANT_BYTES` reserves the room for all of them.
+struct table_word {
+    alignas(64) int32_t lane[16] = {};
+    constexpr table_word(int32_t x) {
+        for (int32_t &l : lane) l = x;
+    }
+    constexpr table_word(float x) : table_word(std::bit_cast<int32_t>(x)) {}
+    static constexpr table_word bf16_pair(float x) {  // the upper halves of exact bf16 numbers
+        const int32_t word = std::bit_cast<int32_t>(x);
+        return table_word(int32_t(word | (word >> 16 & 0xffff)));
+    }
+    i16 load() const { return aie::load_v<16>(lane); }
+    ints<32> load_twice() const {
+        const i16 x = load();
+        return aie::concat(x, x);
+    }
+    v32 load_bf16() const { return load().cast_to<bfloat16>(); }
+};
+
 // The core truncates from power-up on, and any kernel may have run before.
 inline void round_to_nearest_even() { aie::set_rounding(aie::rounding_mode::conv_even); }
 

@@ -13,8 +13,8 @@ int remainder(int o, int groups) {
     return o;
 }
 
-v16 rounded(const float *tile, const aie::mask<16> &invalid) {
-    return sum16(aie::select(aie::load_v<16>(tile), lanes(0.0f), invalid)).to_vector<bfloat16>();
+v16 rounded(const float *tile, const v16 &zero, const aie::mask<16> &invalid) {
+    return aie::select(load_sums(tile).to_vector<bfloat16>(), zero, invalid);
 }
 
 }  // namespace
@@ -26,6 +26,7 @@ extern "C" void gemm_finish(const float *__restrict acc, bfloat16 *__restrict c,
     // Row of each lane of a 4x4 tile.
     alignas(64) static constexpr int32_t tile_rows[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
     const i16 lane_rows = aie::add(aie::load_v<16>(tile_rows), lanes(first));
+    const v16 zero = small(0);
     const auto invalid = [&](int i) {
         const i16 r = aie::add(lane_rows, lanes(4 * i));
         return aie::lt(r, lanes(hdr[word::first_row])) | aie::lt(lanes(hdr[word::end_row] - 1), r);
@@ -35,7 +36,7 @@ extern "C" void gemm_finish(const float *__restrict acc, bfloat16 *__restrict c,
             const auto upper = invalid(i), lower = invalid(i + 1);
             for (int j = 0; j < sum_columns; ++j) {
                 const float *at = acc + i * sum_row + j * sum_tile;
-                aie::store_v(c + (i / 2 * sum_columns + j) * b_tile, aie::concat(rounded(at, upper), rounded(at + sum_row, lower)));
+                aie::store_v(c + (i / 2 * sum_columns + j) * b_tile, aie::concat(rounded(at, zero, upper), rounded(at + sum_row, zero, lower)));
             }
         }
         return;
@@ -44,7 +45,7 @@ extern "C" void gemm_finish(const float *__restrict acc, bfloat16 *__restrict c,
         const auto out = invalid(i);
         for (int j = 0; j < a_columns; ++j) {
             const float *at = acc + i * sum_row + 2 * j * sum_tile;
-            const v16 left = rounded(at, out), right = rounded(at + sum_tile, out);
+            const v16 left = rounded(at, zero, out), right = rounded(at + sum_tile, zero, out);
             if (order == order_k)  // tiles 8 columns x 4 rows: both transposed
                 aie::store_v(c + (j * row_tiles + i) * b_tile, aie::concat(aie::transpose(left, 4, 4), aie::transpose(right, 4, 4)));
             else

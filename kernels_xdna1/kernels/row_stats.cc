@@ -59,7 +59,7 @@ SHARED void exponentials(const bfloat16 *x, const row_state &state, bool first, 
             const exponent e(aie::load_v<16>(x + half_at(h, t)), valid - 8 * t);
             const split<> p = e.fraction();
             const v16 scale = power(aie::sub(e.n, maximum));
-            sum = aie::mac(aie::mac(sum, p.lo, scale), p.hi, scale);
+            sum = mac_pairs(sum, aie::concat(p.lo, p.hi), aie::concat(scale, scale));
         }
         store_sums(state.first(h), maximum);
         store_sums(state.second(h), sum);

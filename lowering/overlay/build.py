@@ -35,7 +35,15 @@ from lowering.overlay.mlir import print_mlir
 
 OLDEST_MLIR_AIE = (1, 3)
 KNOWN_MLIR_AIE = ("1.3", "1.4")  # series whose options and syntax this was written for
-OPTIONS = ("--aie-generate-xclbin", "--no-compile-host", "--no-xchesscc", "--no-xbridge")
+# Buffers one after another: the linker puts the kernels' constants behind the last one, where spreading them over the
+# banks (the default) leaves no room.
+OPTIONS = (
+    "--aie-generate-xclbin",
+    "--no-compile-host",
+    "--no-xchesscc",
+    "--no-xbridge",
+    "--alloc-scheme=basic-sequential",
+)
 SCRATCH = ".overlay-build-"  # folders of builds in progress, beside the target
 _MAGIC, _LENGTH_AT = b"xclbin2\0", 304
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,11 +204,25 @@ def test_description_matches_the_sources():
 
 
 def test_static_buffers_fit_the_core():
-    """A 2, B 2 and C 1 objects, sums, header and stack in 64 KB; attention's state fits one object."""
+    """A 2, B 2 and C 1 objects, sums, header, stack, constants in 64 KB; attention's state fits one object."""
     fifos = 5 * description.BLOCK_BYTES
     total = fifos + description.SUMS_BYTES + description.HEADER_BYTES + description.STACK_BYTES
-    assert total <= 64 * 1024 and description.STACK_BYTES >= 2048
+    assert total + description.CONSTANT_BYTES <= 64 * 1024 and description.STACK_BYTES >= 2048
     assert description.BLOCK_BYTES >= 4 * 16 * 64 + 2 * 16 * 16 * 4
+
+
+def test_constants_fit_what_is_kept_for_them():
+    """All tables of the sources: a table word and an array of 16 lanes are 64 bytes."""
+    sources = "\n".join(path.read_text() for path in (host.HERE / "kernels").iterdir())
+    words = 0
+    for declared in re.findall(r"^constexpr table_word (.*?);", sources, re.MULTILINE):
+        counts = re.findall(r"\w+(?:\[(\d+)\])? = ", declared)
+        words += sum(int(count or 1) for count in counts)
+    arrays = len(re.findall(r"static constexpr int32_t \w+\[16\]", sources))
+    others = len(re.findall(r"static (?:constexpr|const) ", sources)) - arrays
+    assert words == 26 and arrays == 3
+    assert others == 2  # numbers and functions of the compiler, not of the memory
+    assert 64 * (words + arrays) <= description.CONSTANT_BYTES
 
 
 def test_b_order_is_what_products_take(checked_kernels):

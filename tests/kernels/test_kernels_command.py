@@ -45,10 +45,9 @@ def toolchain(monkeypatch, tmp_path):
     monkeypatch.setenv("PEANO_INSTALL_DIR", str(tmp_path / "peano"))
     monkeypatch.setenv("MLIR_AIE_INSTALL_DIR", str(tmp_path / "aie"))
 
-    def reports(text_bytes):
-        size.write_text(
-            f"#!/bin/sh\necho '.text {text_bytes} 0'\necho '.text.gelu 100 0'\necho '.data 9999 0'\n"
-        )
+    def reports(text_bytes, constant_bytes=1856):
+        sections = {".text": text_bytes, ".text.gelu": 100, ".rodata.cst64": constant_bytes, ".comment": 9999}
+        size.write_text("#!/bin/sh\n" + "".join(f"echo '{n} {b} 0'\n" for n, b in sections.items()))
 
     reports(1000)
     return binaries, reports
@@ -70,6 +69,9 @@ def test_build_refuses_what_does_not_fit(toolchain, tmp_path, capsys):
     assert main(["build", str(tmp_path / "out")]) == 2
     assert "take 16484 bytes of program memory and a core has 16384" in capsys.readouterr().err
     assert not (tmp_path / "out" / build.OBJECT).exists()
+    toolchain[1](1000, description.CONSTANT_BYTES + 1)
+    assert main(["build", str(tmp_path / "out")]) == 2
+    assert "constants take 2049 bytes of data memory and 2048 are kept" in capsys.readouterr().err
 
 
 def test_build_says_that_headers_are_missing(toolchain, monkeypatch, tmp_path, capsys):

@@ -35,7 +35,31 @@ template <unsigned N> AIE_INLINE raw_t<float, N> widen(raw_t<bfloat16, N> v) {
 }
 // Registers are 512 bits: what a wider value costs in instructions.
 constexpr unsigned registers(unsigned bytes) { return bytes <= 64 ? 1 : bytes / 64; }
+
+// Vector registers and accumulators are two register files, and a copy between them takes the move slot (counting
+// builds). What comes from memory or from a broadcast can arrive in either.
+enum class home { either, vectors, accumulators };
+template <class V> AIE_INLINE V placed(V x, [[maybe_unused]] home at) {
+#ifdef AIE_HOST_COUNT
+    x.at = at;
+#endif
+    return x;
+}
+template <class V> AIE_INLINE home home_of([[maybe_unused]] const V &x) {
+#ifdef AIE_HOST_COUNT
+    return x.at;
+#else
+    return home::either;
+#endif
+}
+// The value is used by an instruction of the move slot: copied, once, if it was in accumulators.
+template <class V> AIE_INLINE void as_vector([[maybe_unused]] const V &x) {
+#ifdef AIE_HOST_COUNT
+    if (x.at == home::accumulators) host::spend(host::move, registers(sizeof x.v)), x.at = home::vectors;
+#endif
+}
 }  // namespace detail
+using detail::as_vector, detail::home, detail::home_of, detail::placed;
 
 template <unsigned N> struct mask {
     detail::raw_t<int32_t, N> lanes;  // all ones where set
@@ -58,17 +82,21 @@ template <class T, unsigned N> struct vector {
     using raw = detail::raw_t<T, N>;
     static constexpr unsigned size() { return N; }
     raw v;
+#ifdef AIE_HOST_COUNT
+    mutable home at = home::vectors;
+#endif
 
     // Extracting and inserting aligned parts is register naming on the core.
     template <unsigned M> AIE_INLINE vector<T, M> extract(unsigned i) const {
         vector<T, M> r;
         for (unsigned l = 0; l < M; ++l) r.v[l] = v[i * M + l];
-        return r;
+        return placed(r, home_of(*this));
     }
     template <class U> AIE_INLINE vector<U, N * sizeof(T) / sizeof(U)> cast_to() const {
-        return {(detail::raw_t<U, N * sizeof(T) / sizeof(U)>)v};
+        return placed(vector<U, N * sizeof(T) / sizeof(U)>{(detail::raw_t<U, N * sizeof(T) / sizeof(U)>)v}, home_of(*this));
     }
     AIE_INLINE auto get(unsigned i) const { return v[i]; }
+    AIE_INLINE const vector &to_native() const { return *this; }
 };
 
 template <class Tag, unsigned N> struct accum {
@@ -76,24 +104,33 @@ template <class Tag, unsigned N> struct accum {
     using raw = detail::raw_t<float, N>;
     static constexpr unsigned size() { return N; }
     raw v;
+#ifdef AIE_HOST_COUNT
+    home at = home::accumulators;
+#endif
 
     accum() = default;
     AIE_INLINE explicit accum(raw r) : v(r) {}
-    AIE_INLINE accum(const vector<float, N> &x) : v(x.v) {}
+    AIE_INLINE accum(const vector<float, N> &x) : v(x.v) {
+#ifdef AIE_HOST_COUNT
+        if (x.at == home::vectors) host::spend(host::move, N / 16);
+        else at = x.at;
+#endif
+    }
     // A bf16 vector widens on its way into the accumulator.
     AIE_INLINE accum(const vector<bfloat16, N> &x) : v(detail::widen<N>(x.v)) { host::spend(host::move, N / 16); }
 
     template <class T> AIE_INLINE vector<T, N> to_vector() const {
         if constexpr (std::is_same_v<T, float>) {
-            return {v};
+            return placed(vector<float, N>{v}, home_of(*this));
         } else {
             static_assert(std::is_same_v<T, bfloat16>);
             host::spend(host::store, N / 16);  // the conversion sits in the store unit's path
             return {host::round_to_bfloat16<N>(v, host::core.rounding)};
         }
     }
+    AIE_INLINE const accum &to_native() const { return *this; }
     template <unsigned M> AIE_INLINE accum<Tag, M> extract(unsigned i) const {
-        return accum<Tag, M>(vector<float, N>{v}.template extract<M>(i));
+        return accum<Tag, M>(to_vector<float>().template extract<M>(i));
     }
 };
 
@@ -111,7 +148,7 @@ template <unsigned N, class T> AIE_INLINE vector<T, N> load_v(const T *p) {
     host::spend_load((N * sizeof(T) + 31) / 32, std::is_same_v<T, float>);
     vector<T, N> r{};
     if (host::access(p, N * sizeof(T), false)) __builtin_memcpy(&r.v, p, sizeof r.v);
-    return r;
+    return placed(r, home::either);
 }
 template <class T, unsigned N> AIE_INLINE void store_v(T *p, const vector<T, N> &x) {
     host::spend(host::store, (N * sizeof(T) + 31) / 32);
@@ -122,28 +159,32 @@ template <class T, unsigned N> AIE_INLINE void store_v(T *p, const vector<T, N> 
 // One register, named twice where the vector is wider.
 template <class T, unsigned N> AIE_INLINE vector<T, N> broadcast(T a) {
     host::spend(host::move);
-    return {detail::raw_t<T, N>{} + std::bit_cast<typename detail::lane<T>::type>(a)};
+    return placed(vector<T, N>{detail::raw_t<T, N>{} + std::bit_cast<typename detail::lane<T>::type>(a)}, home::either);
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N> zeros() {
     host::spend(host::move, detail::registers(N * sizeof(T)));
-    return {detail::raw_t<T, N>{}};
+    return placed(vector<T, N>{detail::raw_t<T, N>{}}, home::either);
 }
 template <class T, unsigned N> AIE_INLINE vector<T, 2 * N> concat(const vector<T, N> &a, const vector<T, N> &b) {
     vector<T, 2 * N> r;
-    for (unsigned i = 0; i < N; ++i) r.v[i] = a.v[i], r.v[N + i] = b.v[i];
-    return r;
+    [&]<unsigned... i>(std::integer_sequence<unsigned, i...>) {
+        r.v = __builtin_shufflevector(a.v, b.v, i...);
+    }(std::make_integer_sequence<unsigned, 2 * N>());
+    return placed(r, home_of(a) == home::either ? home_of(b) : home_of(a));
 }
 template <class T, unsigned N>
 AIE_INLINE vector<T, 4 * N> concat(const vector<T, N> &a, const vector<T, N> &b, const vector<T, N> &c, const vector<T, N> &d) {
     return concat(concat(a, b), concat(c, d));
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N> transpose(const vector<T, N> &x, unsigned rows, unsigned cols) {
+    as_vector(x);
     host::spend(host::move, detail::registers(N * sizeof(T)));
     vector<T, N> r;
     for (unsigned i = 0; i < N; ++i) r.v[i] = x.v[i % rows * cols + i / rows];
     return r;
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N> shuffle_down_rotate(const vector<T, N> &x, unsigned n) {
+    as_vector(x);
     host::spend(host::move, detail::registers(N * sizeof(T)));
     vector<T, N> r;
     for (unsigned i = 0; i < N; ++i) r.v[i] = x.v[(i + n) % N];
@@ -151,6 +192,7 @@ template <class T, unsigned N> AIE_INLINE vector<T, N> shuffle_down_rotate(const
 }
 template <class T, unsigned N>
 AIE_INLINE std::pair<vector<T, N>, vector<T, N>> interleave_zip(const vector<T, N> &a, const vector<T, N> &b, unsigned chunk) {
+    as_vector(a), as_vector(b);
     host::spend(host::move, 2 * N * sizeof(T) <= 64 ? 1 : 2);
     vector<T, N> lo, hi;
     for (unsigned i = 0; i < N; ++i) {
@@ -161,6 +203,7 @@ AIE_INLINE std::pair<vector<T, N>, vector<T, N>> interleave_zip(const vector<T, 
     return {lo, hi};
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_even(const vector<T, N> &x, unsigned chunk = 1) {
+    as_vector(x);
     host::spend(host::move, detail::registers(N * sizeof(T)));
     vector<T, N / 2> r;
     for (unsigned i = 0; i < N / 2; ++i) r.v[i] = x.v[i / chunk * 2 * chunk + i % chunk];
@@ -168,6 +211,7 @@ template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_even(const vec
 }
 
 template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_odd(const vector<T, N> &x, unsigned chunk = 1) {
+    as_vector(x);
     host::spend(host::move, detail::registers(N * sizeof(T)));
     vector<T, N / 2> r;
     for (unsigned i = 0; i < N / 2; ++i) r.v[i] = x.v[i / chunk * 2 * chunk + chunk + i % chunk];
@@ -178,6 +222,7 @@ template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_odd(const vect
 #define AIE_HOST_BINARY(name, expression)                                                          \
     template <class T, unsigned N> requires(std::is_integral_v<T>)                                 \
     AIE_INLINE vector<T, N> name(const vector<T, N> &a, const vector<T, N> &b) {                   \
+        as_vector(a), as_vector(b);                                                                \
         host::spend(host::move, detail::registers(N * sizeof(T)));                                 \
         return {expression};                                                                       \
     }
@@ -191,24 +236,34 @@ AIE_HOST_BINARY(bit_or, a.v | b.v)
 
 // A shift of 32-bit lanes passes through an accumulator: one operation in, one out.
 template <unsigned N> AIE_INLINE vector<int32_t, N> logical_downshift(const vector<int32_t, N> &x, unsigned n) {
+    as_vector(x);
     host::spend(host::move);
     host::spend(host::store);
     return {(detail::raw_t<int32_t, N>)((detail::raw_t<uint32_t, N>)x.v >> n)};
 }
 template <unsigned N> AIE_INLINE mask<N> lt(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
+    as_vector(a), as_vector(b);
     host::spend(host::move, N / 16);
     return {a.v < b.v};
 }
 template <unsigned N> AIE_INLINE mask<N> eq(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
+    as_vector(a), as_vector(b);
     host::spend(host::move, N / 16);
     return {a.v == b.v};
 }
 // a where the mask is clear, b where it is set.
 template <class T, unsigned N> AIE_INLINE vector<T, N> select(const vector<T, N> &a, const vector<T, N> &b, const mask<N> &m) {
-    static_assert(sizeof(T) == 4);
-    host::spend(host::move, N / 16);
-    using bits = detail::raw_t<int32_t, N>;
-    return {(detail::raw_t<T, N>)(m.lanes ? (bits)b.v : (bits)a.v)};
+    as_vector(a), as_vector(b);
+    host::spend(host::move, detail::registers(N * sizeof(T)));
+    if constexpr (sizeof(T) == 4) {
+        using bits = detail::raw_t<int32_t, N>;
+        return {(detail::raw_t<T, N>)(m.lanes ? (bits)b.v : (bits)a.v)};
+    } else {
+        static_assert(sizeof(T) == 2);
+        const auto narrow = __builtin_convertvector(m.lanes, detail::raw_t<int16_t, N>);
+        using bits = detail::raw_t<int16_t, N>;
+        return {(detail::raw_t<T, N>)(narrow ? (bits)b.v : (bits)a.v)};
+    }
 }
 
 // ---- fp32 in accumulators ----
@@ -236,5 +291,21 @@ AIE_INLINE accum<accfloat, N> msc(const accum<accfloat, N> &c, const vector<bflo
 }
 
 }  // namespace aie
+
+// Intrinsics of the core that the API does not name: lane i takes the products of lanes i and i + 16, in one operation.
+AIE_INLINE auto mac_elem_16_2(const aie::vector<bfloat16, 32> &a, const aie::vector<bfloat16, 32> &b, const aie::accum<accfloat, 16> &c) {
+    aie::host::spend(aie::host::multiply);
+    const auto product = [&]<unsigned... i>(std::integer_sequence<unsigned, i...>, auto half) {
+        return aie::detail::widen<16>(__builtin_shufflevector(a.v, a.v, (half + i)...)) *
+               aie::detail::widen<16>(__builtin_shufflevector(b.v, b.v, (half + i)...));
+    };
+    constexpr auto sixteen = std::make_integer_sequence<unsigned, 16>();
+    constexpr std::integral_constant<unsigned, 0> low;
+    constexpr std::integral_constant<unsigned, 16> high;
+    return aie::accum<accfloat, 16>(c.v + product(sixteen, low) + product(sixteen, high));
+}
+AIE_INLINE auto mul_elem_16_2(const aie::vector<bfloat16, 32> &a, const aie::vector<bfloat16, 32> &b) {
+    return mac_elem_16_2(a, b, aie::accum<accfloat, 16>(aie::detail::raw_t<float, 16>{}));
+}
 
 #include "mmul.hpp"

@@ -17,8 +17,8 @@ extern "C" __attribute__((visibility("hidden"))) const char __ehdr_start, _end;
 namespace aie::host {
 
 // Issue slots of the core. `multiply` is the vector slot: products and additions in accumulators. Integer operations,
-// comparisons, selections, shuffles and broadcasts share the move slot with copies (so in the compiler's instruction
-// tables of the sister core AIE2P; the tables of AIE2 were not at hand). fp32 to bf16 leaves through the store unit.
+// comparisons, selections, shuffles and broadcasts share the move slot with copies, also those between vector registers
+// and accumulators; fp32 to bf16 leaves through the store unit (so in the encodings of the compiler's tests for AIE2).
 // Address updates are part of loads and stores, and loops cost nothing: `scalar` holds the mode and mask operations only.
 enum slot { multiply, load_a, load_b, store, move, scalar, slots };
 
