@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from kernels_xdna1.description import bound, compiler_factor
 from lowering.time import Costs, estimate_encoder, estimate_gemm
 from lowering.time.encoder import MODELS, EncoderConfig
 from lowering.time.estimate import DISPATCH_S
@@ -59,10 +60,13 @@ def _all() -> list[Idea]:
              _total("base") - _total("base", better_gemm=True), "open: hand-scheduled assembly"),
         Idea("int8 products at the stock int8 kernel's rate", "base",
              _total("base") - _total("base", precision="int8"), "no: the overlay computes bf16; accuracy"),
-        Idea("GELU's constants loaded, not broadcast (counted: 5632 of 8960 moves)", "base",
-             _cheaper(costs, "gemm_params", "gelu", 1 - 5632 / 8960), "open: 1.7 KB of data memory"),
-        Idea("GELU in two thirds of the cycles of three single vectors, constants shared by two", "base",
-             _cheaper(costs, "gemm_params", "gelu", 13312 / 8960 - 1), "in"),
+        Idea("GELU's constants from a table, not broadcast; what fits selected in bf16 (11776 to 7168 slots)",
+             "base", _dearer(costs, "gemm_params", "gelu", 11776), "in: 1.7 KB of data memory"),
+        Idea("GELU's s2 and s3 chosen by products with masks, not selections (7168 to 5900 slots, estimated)",
+             "base", -_dearer(costs, "gemm_params", "gelu", 5900), "open: other roundings"),
+        Idea("two-part products in both halves of the multiplier (key block of attention: 6990 to 6202 slots)",
+             "base", _softmax_pairs(costs), "in"),
+        Idea("invalid rows zeroed after rounding, in bf16 (994 to 513 slots)", "base", _finish(costs), "in"),
         Idea("attention without its softmax", "base", _softmax_bound(costs), "open: a bound"),
         Idea("layer_norm reads its rows once, kept in the memtile", "base", _norm_once(costs), "no: a FIFO"),
         Idea("conv1 in two planes, the shifted one taken from the odd one", "base", _planes(costs),
@@ -132,10 +136,21 @@ def _joined(costs: Costs) -> float:
     return 1e3 * BASE.layers * (3 * _product(costs, 512, 512) - _product(costs, 512, 512, 512, 512))
 
 
-def _cheaper(costs: Costs, kernel: str, variant: str, share: float) -> float:
-    """A share of the cycles of one epilogue, a call per 64 x 64 outputs of fc1 and both convolutions."""
+def _dearer(costs: Costs, kernel: str, variant: str, slots: float) -> float:
+    """`slots` of one epilogue instead of those counted, a call per 64 x 64 outputs of fc1 and both convolutions."""
     trips = BASE.layers * 6 * 8 + 3 * 6 * 2 + 6 * 2
-    return 1e3 * costs.seconds(trips * costs.kernel_cycles(kernel, variant) * share)
+    return 1e3 * costs.seconds(trips * (slots - bound(kernel, variant)) * compiler_factor())
+
+
+def _softmax_pairs(costs: Costs) -> float:
+    trips = ceil(BASE.heads * 6 / COLUMNS) * 24 * BASE.layers
+    return 1e3 * costs.seconds(trips * (6990 - bound("attn_k")) * compiler_factor())
+
+
+def _finish(costs: Costs) -> float:
+    """Outputs per core: q, k, v, the projection, fc1, fc2 and the convolutions."""
+    trips = BASE.layers * 6 * (6 + 2 + 8 + 2) + 4 * 6 * 2
+    return 1e3 * costs.seconds(trips * (994 - bound("gemm_finish")) * compiler_factor())
 
 
 def _softmax_bound(costs: Costs) -> float:

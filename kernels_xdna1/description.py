@@ -18,7 +18,7 @@ SUMS_BYTES = 64 * 64 * 4
 HEADER_BYTES = 64 * 4
 STACK_BYTES = 3328
 CONSTANT_BYTES = 2048
-"""Data memory kept for the kernels' constants (tables for GELU, lane numbers): the linker puts them behind the buffers."""
+"""Data memory kept for the kernels' constants (GELU's table, lane numbers): the linker puts them behind the buffers."""
 
 ORDERS = {
     "A": "bf16 [16][8][4][8]: tiles of 4 rows x 8 columns (row tile, column tile, row, column)",
