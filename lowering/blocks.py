@@ -12,9 +12,11 @@ Tiles and their insides are row-major. All functions return uint16 (bits of bf16
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from lowering.bf16 import from_bf16, to_bf16
+from lowering.bf16 import to_bf16
 from lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
 
 BLOCK_WORDS = BLOCK_BYTES // 4
@@ -58,10 +60,15 @@ def pack_a(matrix: np.ndarray, row_blocks: int, col_blocks: int) -> np.ndarray:
 
 def unpack_a(blocks: np.ndarray, rows: int, cols: int) -> np.ndarray:
     """(row_blocks, col_blocks, 4096) in A order -> (rows, cols) fp32."""
-    row_blocks, col_blocks = blocks.shape[:2]
-    pieces = blocks.view(_PIECE).reshape(row_blocks, col_blocks, 16, 8, 4).transpose(0, 2, 4, 1, 3)
-    bits = pieces.reshape(row_blocks * BLOCK, col_blocks * 8).view(np.uint16)
-    return from_bf16(bits[:rows, :cols])
+    col_blocks = blocks.shape[1]
+    out = np.empty((rows, cols), np.float32)
+    for first in range(0, rows, BLOCK):  # one row block at a time stays in the cache between the two passes
+        tiles = blocks[first // BLOCK].view(_PIECE).reshape(col_blocks, 16, 8, 4).transpose(1, 3, 0, 2)
+        bits = np.ascontiguousarray(tiles).view(np.uint16).reshape(BLOCK, -1)
+        found = out[first : first + BLOCK].view(np.uint32)
+        found[...] = bits[: len(found), :cols]
+        found <<= 16
+    return out
 
 
 def pack_keys(matrix: np.ndarray, key_blocks: int, heads: int) -> np.ndarray:
@@ -94,24 +101,22 @@ def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, or
     out[:, k_blocks] = parameters.view(np.uint16)
 
 
-def im2col(matrix: np.ndarray, frames: range, row_blocks: int, col_blocks: int) -> np.ndarray:
-    """(rows, channels) bits of bf16 -> (64 row_blocks, 64 col_blocks): rows f - 1, f, f + 1 of each frame f
-    side by side. Rows that `matrix` does not have, and what is beyond frames and channels, are zero."""
-    rows, channels = matrix.shape
-    first, end = min(0, frames[0] - 1), max(rows, frames[-1] + 2)
-    around = np.zeros((end - first, channels), np.uint16)
-    around[-first : rows - first] = matrix
-    out = np.zeros((BLOCK * row_blocks, BLOCK * col_blocks), np.uint16)
-    for tap in range(3):
-        start = frames[0] - 1 + tap - first
-        taken = around[start : start + frames.step * (len(frames) - 1) + 1 : frames.step]
-        out[: len(frames), tap * channels : (tap + 1) * channels] = taken
-    return out
-
-
 def conv_matrix(weight: np.ndarray, channels: int) -> np.ndarray:
     """(n, in, 3) -> (n, 3 channels): one group of `channels` columns per tap, in <= channels, zeros after."""
     n, inputs, taps = weight.shape
     out = np.zeros((n, taps, channels), np.float32)
     out[:, :, :inputs] = weight.transpose(0, 2, 1)
     return out.reshape(n, taps * channels)
+
+
+def slot_matrix(weight: np.ndarray, slots: Sequence[tuple[int, int] | None]) -> np.ndarray:
+    """(n, in, 3) -> (n, 8 slots): per slot (tap, group) the weights of 8 channels for that tap, zeros for
+    None."""
+    n, inputs, _ = weight.shape
+    out = np.zeros((n, len(slots), 8), np.float32)
+    for index, slot in enumerate(slots):
+        if slot is not None:
+            tap, group = slot
+            channels = weight[:, 8 * group : min(8 * group + 8, inputs), tap]
+            out[:, index, : channels.shape[1]] = channels
+    return out.reshape(n, -1)

@@ -7,6 +7,8 @@ group g.
 
 from __future__ import annotations
 
+from itertools import product
+
 from lowering.limits import CORE_ROWS
 from lowering.steps import GemmStep, KeyValues, Matrix, Panels
 from lowering.streams import Pattern
@@ -61,23 +63,28 @@ def _left_side(work: Work, step: GemmStep, column: int, columns: int, rounds: in
     else:
         width = step.x.matrix.col_blocks
         x_loops = ((step.x.planes, step.x.plane_step), (step.x.k_blocks, 1), (rows, width))
-        x_step, x_first = CORE_ROWS * width, first_row * width
+        x_step, x_first = CORE_ROWS * width, step.x.first + first_row * width
     if step.residual is None:
         if step.x is None:
             return
         loops = ((rounds, 0), (step.groups, x_step), *x_loops)
         work.add(column, "A", step.x.matrix.buffer, block_pattern(x_first, loops))
         return
-    width = step.residual.col_blocks
-    r_step, r_first = CORE_ROWS * width, first_row * width
     for j in range(rounds):
         for group in range(step.groups):
             if step.x is not None:
                 start = x_first + group * x_step
                 work.add(column, "A", step.x.matrix.buffer, block_pattern(start, x_loops))
-            start = r_first + group * r_step + columns * j
-            loops = ((columns, 1), (rows, width))
-            work.add(column, "A", step.residual.buffer, block_pattern(start, loops))
+            row_block, block_column = CORE_ROWS * group + first_row, columns * j
+            if isinstance(step.residual, Matrix):
+                width = step.residual.col_blocks
+                loops = ((columns, 1), (rows, width))
+                residual = block_pattern(row_block * width + block_column, loops)
+                work.add(column, "A", step.residual.buffer, residual)
+            else:
+                for q, row in product(range(columns), range(rows)):
+                    gathered = step.residual.pattern(row_block + row, block_column + q)
+                    work.add(column, "A", step.residual.buffer, gathered)
 
 
 def _results(panels: Panels, groups: int, column: int, columns: int) -> Pattern:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from lowering import blocks
-from lowering.bf16 import to_bf16
+from lowering.frames import Frames, Slot
 from lowering.limits import BLOCK
 from lowering.steps import KeyValues, Matrix
 
@@ -39,7 +39,8 @@ class HeaderFill:
 
 @dataclass(frozen=True)
 class PanelFill:
-    """A linear layer's (n, k) weight, or a convolution's (n, in, 3) with `conv_channels` columns per tap."""
+    """A linear layer's (n, k) weight, or a convolution's (n, in, 3): with `conv_channels` columns per tap, or 8
+    columns per slot."""
 
     weight: str
     bias: str | None
@@ -48,11 +49,14 @@ class PanelFill:
     gelu: bool
     transposed: bool = False
     conv_channels: int = 0
+    slots: tuple[Slot | None, ...] = ()
 
     def fill(self, out: np.ndarray, params: Params) -> None:
         weight = params[self.weight]
         if self.conv_channels:
             weight = blocks.conv_matrix(weight, self.conv_channels)
+        if self.slots:
+            weight = blocks.slot_matrix(weight, self.slots)
         if self.transposed:
             weight = weight.T
         bias = params[self.bias] if self.bias else None
@@ -101,30 +105,25 @@ class MatrixFill:
 
 @dataclass(frozen=True)
 class InputFill:
-    """How the host writes input `index` of the region; for im2col, `frames` of each plane's rows."""
+    """How the host writes input `index` of the region."""
 
     index: int
-    form: str  # "A", "K", "V", "im2col"
-    target: Matrix | KeyValues
-    frames: tuple[range, ...] = ()
+    form: str  # "A", "K", "V", "frames"
+    target: Matrix | KeyValues | Frames
 
     def fill(self, activations: np.ndarray, matrix: np.ndarray) -> None:
         """`activations`: the whole argument as uint16 (blocks, 4096)."""
         buffer = self.target.buffer
         out = activations[buffer.offset : buffer.offset + buffer.blocks]
-        if isinstance(self.target, KeyValues):
+        if isinstance(self.target, Frames):
+            self.target.write(out, matrix)
+        elif isinstance(self.target, KeyValues):
             pack = blocks.pack_keys if self.form == "K" else blocks.pack_values
             heads, keys = self.target.heads, self.target.key_blocks
             out.reshape(heads, keys, 2, -1)[:, :, int(self.form == "V")] = pack(matrix, keys, heads)
-        elif self.form == "A":
+        else:
             packed = blocks.pack_a(matrix, self.target.row_blocks, self.target.col_blocks)
             out[...] = packed.reshape(out.shape)
-        else:
-            planes = out.reshape(len(self.frames), -1, self.target.col_blocks, BLOCK * BLOCK)
-            bits = to_bf16(matrix)  # once for all planes
-            for plane, frames in zip(planes, self.frames):
-                size = plane.shape[0], self.target.col_blocks
-                plane[...] = blocks.pack_a(blocks.im2col(bits, frames, *size), *size)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ Choices made here:
   value in these orders is made by a product without k blocks: the value passes the accumulator as a residual,
   exactly.
 - A stride-1 convolution read only by a stride-2 convolution is computed in three planes of rows (2t - 1, 2t,
-  2t + 1), so that the second is a plain product over three planes. The host packs the first one's im2col.
+  2t + 1), so that the second is a plain product over three planes.
+- What a convolution over a host input multiplies is gathered on the array (`lowering.frames`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from lowering import limits, ops
 from lowering.blocks import A_ORDER, K_ORDER, V_ORDER, blocks_of, padded_blocks
 from lowering.errors import LoweringError
+from lowering.frames import TILES, Frames, frames
 from lowering.packing import (
     InputFill,
     MatrixFill,
@@ -226,43 +228,81 @@ class _Planner:
                 f"{self._who(op)}: kernel {taps}, stride {op.stride}; only stride 1 or 2 with "
                 "kernel 3 is lowered, leave it on the CPU"
             )
-        if op.x in self.planes:
-            planes, conv_channels = self.planes[op.x], limits.BLOCK * self.planes[op.x].k_blocks
-        elif op.x in self.region.inputs:
-            planes, conv_channels = self._im2col(op), channels
-        else:
-            raise LoweringError(
-                f"{self._who(op)}: its input is computed on the array, where rows can't be shifted; only the "
-                "first convolution of a region and a stride-2 one directly after it are lowered, "
-                "leave it on the CPU"
-            )
         residual = None
         if isinstance(op.residual, str):
             residual = self._parameter(op.residual, out.rows, out.cols)
         elif op.residual is not None:
             residual = self.matrices[op.residual]
-        header = self._header(op.name)
         shape = f"{x.rows} x {channels} x {taps} -> {out.rows} x {outputs}"
-        groups, valid = planes.matrix.groups, GemmStep.valid
         second = self._feeds_planes(op)
         if op.x in self.planes:
+            planes = self.planes[op.x]
             groups = padded_blocks(out.rows) // limits.CORE_ROWS
-        elif second is not None:
-            rows = self.values[second.out].rows
-            plane = limits.BLOCK * padded_blocks(rows)
-            last_odd = sum(2 * t + 1 < out.rows for t in range(rows))
-            valid = (1, 2 * plane + last_odd)
-        step = GemmStep(op.name, shape, header, planes, groups, residual=residual, valid=valid)
-        self.plan.steps.append(step)
-        filler = PanelFill(op.weight, op.bias, step.k_blocks, A_ORDER, op.gelu, conv_channels=conv_channels)
-        if second is None:
+            step = GemmStep(op.name, shape, self._header(op.name), planes, groups, residual=residual)
+            self.plan.steps.append(step)
+            conv_channels = limits.BLOCK * planes.k_blocks
+            filler = PanelFill(
+                op.weight, op.bias, step.k_blocks, A_ORDER, op.gelu, conv_channels=conv_channels
+            )
             self._add_panels(step, op.out, filler, op.name, shape)
-            return
-        matrix = self._matrix(limits.BLOCK * planes.matrix.row_blocks, out.cols, out.name or op.name)
-        per_plane = matrix.row_blocks // TAPS * matrix.col_blocks
+        elif op.x not in self.region.inputs:
+            raise LoweringError(
+                f"{self._who(op)}: its input is computed on the array, where rows can't be shifted; only the "
+                "first convolution of a region and a stride-2 one directly after it are lowered, "
+                "leave it on the CPU"
+            )
+        elif second is None:
+            given, gathered = self._gather(op, out.rows, (0,), op.stride)
+            step, filler = self._over_frames(op, op.name, given, gathered, 0)
+            step.residual = residual
+            self._add_panels(step, op.out, filler, op.name, shape)
+        else:
+            self._conv_in_planes(op, second)
+
+    def _conv_in_planes(self, op: ops.Conv1d, second: ops.Conv1d) -> None:
+        """Rows 2t - 1, 2t and 2t + 1 of a convolution, t the rows of the one that follows."""
+        out, rows = self.values[op.out], self.values[second.out].rows
+        given, gathered = self._gather(op, rows, (-1, 0, 1), 2)
+        matrix = self._matrix(TAPS * limits.BLOCK * gathered.row_blocks, out.cols, out.name or op.name)
+        per_plane = gathered.row_blocks * matrix.col_blocks
         self.planes[op.out] = Planes(matrix, blocks_of(out.cols), TAPS, per_plane)
-        weights = self._weights(matrix.col_blocks * (step.k_blocks + 1), filler, op.weight)
-        step.panels.append(Panels(matrix, A_ORDER, matrix.col_blocks, weights))
+        for plane, (center, which) in enumerate(((-1, "odd rows before"), (0, "even rows"), (1, "odd rows"))):
+            step, filler = self._over_frames(op, f"{op.name} {which}", given, gathered, center)
+            step.valid = (int(center < 0), sum(2 * t + center < out.rows for t in range(rows)))
+            weights = self._weights(matrix.col_blocks * (step.k_blocks + 1), filler, op.weight)
+            panels = Panels(matrix, A_ORDER, matrix.col_blocks, weights, plane * per_plane)
+            step.panels.append(panels)
+
+    def _gather(
+        self, op: ops.Conv1d, rows: int, centers: tuple[int, ...], phases: int
+    ) -> tuple[Frames, Matrix]:
+        """The host's frames, and the step that makes the products' left side of them."""
+        x, name = self.values[op.x], self.values[op.x].name or str(op.x)
+        given = frames(x.cols, centers, phases, padded_blocks(rows), f"{name} frames")
+        self.plan.inputs.append(InputFill(self.region.inputs.index(op.x), "frames", given))
+        gathered = self._matrix(rows, limits.BLOCK * len(given.columns), f"{name} gathered")
+        label = f"{op.name} input"
+        header = self._header(label)
+        weights = self._weights(gathered.col_blocks, ParameterFill(A_ORDER), label)
+        panels = [Panels(gathered, A_ORDER, gathered.col_blocks, weights)]
+        shape = f"{x.rows} x {x.cols} -> {rows} x {limits.BLOCK * len(given.columns)}"
+        step = GemmStep(label, shape, header, None, gathered.groups, panels, residual=given)
+        self.plan.steps.append(step)
+        return given, gathered
+
+    def _over_frames(
+        self, op: ops.Conv1d, name: str, given: Frames, gathered: Matrix, center: int
+    ) -> tuple[GemmStep, PanelFill]:
+        """A product (without its panels yet) over the frames around `phases * t + center`."""
+        x, out = self.values[op.x], self.values[op.out]
+        first, slots = given.window(center)
+        k_blocks = len(slots) // TILES
+        rows = (out.rows - center + given.phases - 1) // given.phases
+        shape = f"{rows} x {TAPS * x.cols} -> {out.cols}"
+        planes = Planes(gathered, k_blocks, first=first)
+        step = GemmStep(name, shape, self._header(name), planes, gathered.groups)
+        self.plan.steps.append(step)
+        return step, PanelFill(op.weight, op.bias, k_blocks, A_ORDER, op.gelu, slots=slots)
 
     def _feeds_planes(self, op: ops.Conv1d) -> ops.Conv1d | None:
         """The stride-2 convolution that is the only reader of this stride-1 one, if there is one."""
@@ -276,23 +316,6 @@ class _Planner:
             if fits and isinstance(reader, ops.Conv1d) and self.shapes[reader.weight][2] == TAPS
             else None
         )
-
-    def _im2col(self, op: ops.Conv1d) -> Planes:
-        """The rows that the products read, packed by the host: three planes if a convolution follows."""
-        x, out = self.values[op.x], self.values[op.out]
-        second = self._feeds_planes(op)
-        if second is None:
-            frames = [range(0, op.stride * out.rows, op.stride)]
-            rows = out.rows
-        else:
-            rows = self.values[second.out].rows
-            frames = [range(first, first + 2 * rows, 2) for first in (-1, 0, 1)]
-        row_blocks, col_blocks = len(frames) * padded_blocks(rows), padded_blocks(TAPS * x.cols)
-        buffer = Buffer(ACTIVATIONS, row_blocks * col_blocks, f"{x.name or op.x} im2col")
-        matrix = Matrix(buffer, row_blocks, col_blocks)
-        index = self.region.inputs.index(op.x)
-        self.plan.inputs.append(InputFill(index, "im2col", matrix, tuple(frames)))
-        return Planes(matrix, blocks_of(TAPS * x.cols))
 
     # Row ops and attention
 

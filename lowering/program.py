@@ -26,7 +26,7 @@ class OpFacts:
     """
 
     name: str
-    kind: str  # gemm, reorder, zeros, attention, layer_norm, softmax, gelu, add
+    kind: str  # gemm, reorder, gather, zeros, attention, layer_norm, softmax, gelu, add
     shape: str
     commands: tuple[int, int]
     a_bytes: int
@@ -106,7 +106,8 @@ class Program:
 
     @property
     def result_ranges(self) -> list[Range]:
-        """The parts of kernel argument 1 that hold results: whole blocks with a true row and column."""
+        """The parts of kernel argument 1 that hold results: a range per row of blocks with a true row, its blocks
+        with a true column."""
         return [
             ((m.buffer.offset + i * m.col_blocks) * BLOCK_BYTES, -(-output.cols // BLOCK) * BLOCK_BYTES)
             for output in self.outputs

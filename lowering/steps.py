@@ -7,8 +7,12 @@ Sizes are in blocks (8192 bytes) unless they say otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lowering.limits import CORE_ROWS
+
+if TYPE_CHECKING:
+    from lowering.frames import Frames
 
 WEIGHTS, ACTIVATIONS = 0, 1  # kernel arguments
 
@@ -49,12 +53,13 @@ class KeyValues:
 
 @dataclass(frozen=True)
 class Planes:
-    """A product's left side: its k blocks lie at `i * col_blocks + plane * plane_step + k`."""
+    """A product's left side: its k blocks lie at `first + i * col_blocks + plane * plane_step + k`."""
 
     matrix: Matrix
     k_blocks: int
     planes: int = 1
     plane_step: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Panels:
     order: int
     count: int
     weights: Buffer
-    first: int = 0  # block column of the target that panel 0 makes (order 0 only)
+    first: int = 0  # block of the target where panel 0 begins (order 0 only)
 
 
 @dataclass(eq=False)
@@ -82,7 +87,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """gemm, reorder, zeros, attention, layer_norm, softmax, gelu or add."""
+        """gemm, reorder, gather, zeros, attention, layer_norm, softmax, gelu or add."""
         raise NotImplementedError
 
 
@@ -91,15 +96,15 @@ class GemmStep(Step):
     """All panels over `groups` row groups of `x`; `residual` is added to the first panel set (then the only
     one).
 
-    `x` None: no k blocks; the residual alone passes through the accumulator (a change of order, exact).
-    Without a residual either, zeros are written.
+    `x` None: no k blocks; the residual alone passes through the accumulator (a change of order, exact), from a
+    matrix or gathered from a host input's frames. Without a residual either, zeros are written.
     `valid`: rows outside are written as zeros.
     """
 
     x: Planes | None
     groups: int
     panels: list[Panels] = field(default_factory=list)
-    residual: Matrix | None = None
+    residual: Matrix | Frames | None = None
     valid: tuple[int, int] = (0, (1 << 31) - 1)
 
     @property
@@ -108,7 +113,9 @@ class GemmStep(Step):
 
     @property
     def kind(self) -> str:
-        return "gemm" if self.x else "reorder" if self.residual else "zeros"
+        if self.x or not self.residual:
+            return "gemm" if self.x else "zeros"
+        return "reorder" if isinstance(self.residual, Matrix) else "gather"
 
 
 @dataclass(eq=False)
@@ -148,9 +155,8 @@ class RowStep(Step):
 def reads(step: Step) -> list[Buffer]:
     """The activation buffers that a step reads."""
     if isinstance(step, GemmStep):
-        matrices = [step.x.matrix] if step.x else []
-        matrices += [step.residual] if step.residual else []
-        found = [m.buffer for m in matrices]
+        found = [step.x.matrix.buffer] if step.x else []
+        found += [step.residual.buffer] if step.residual else []
     elif isinstance(step, AttentionStep):
         found = [step.q.buffer, step.kv.buffer]
     else:

@@ -51,7 +51,9 @@ class Machine:
         ]
         self.written = [np.ones(len(self.memory[0]), bool), np.zeros(len(self.memory[1]), bool)]
         self.reading = np.zeros(len(self.memory[1]), int)  # outstanding reads per piece
-        self.tasks = {(c, p): deque() for c in range(columns) for p in "ABC"}  # [dma, pieces, next]
+        self.tasks = {
+            (c, p): deque() for c in range(columns) for p in "ABC"
+        }  # [dma, pieces, next, source, gathered]
         self.cores = [[Core(self, c, r) for c in range(columns)] for r in range(4)]
         self.taken = {}  # (path, group): the objects so far, counted by reader
         self.results = {c: deque() for c in range(columns)}  # joined, not yet written
@@ -69,13 +71,25 @@ class Machine:
         live = [t[0].bd for p in "ABC" for t in self.tasks[dma.column, p]]
         if dma.bd in live or len(live) >= 14:
             raise Hazard(f"descriptor in flight: {dma}")
-        pieces = walk(dma)
-        if path != "C":
+        source, touched = None if path == "C" else self.memory[dma.arg], np.zeros(0, int)
+        if path != "C" and dma.sizes[3] % GRANULE:
+            words = walk(dma, 1)
+            touched = np.unique(words // GRANULE)
+            if dma.arg != 1 or not self.written[1][touched].all():
+                raise Hazard(f"gathers what is not written: {dma}")
+            self.reading[touched] += (
+                1  # until it is waited for: nobody may write there, so now is as good as later
+            )
+            source = source.view(np.uint32).reshape(-1)[words].view(np.uint16).reshape(-1, PIECE)
+            pieces = np.arange(len(source))
+        elif path != "C":
+            pieces = walk(dma)
             if not self.written[dma.arg][pieces].all():
                 raise Hazard(f"reads what is not written: {dma}")
             if dma.arg == 1:
                 np.add.at(self.reading, pieces, 1)
         else:
+            pieces = walk(dma)
             assert dma.arg == 1
             if self.reading[pieces].any():
                 raise Hazard(f"overwrites what is still read: {dma}")
@@ -83,7 +97,7 @@ class Machine:
             if any(np.isin(pieces, other).any() for other in others):
                 raise Hazard(f"overwrites what is still being written: {dma}")
             self.written[1][pieces] = False
-        queue.append([dma, pieces, 0])
+        queue.append([dma, pieces, 0, source, touched])
         if path == "C":
             self.drain(dma.column)
 
@@ -92,7 +106,8 @@ class Machine:
         if not queue:
             raise Hazard(f"nothing to wait for: {wait}")
         self.advance()
-        dma, pieces, done = queue.popleft()
+        dma, pieces, done, _, gathered = queue.popleft()
+        self.reading[gathered] -= 1
         if done < len(pieces):
             raise Hazard(f"deadlock: {dma} moved {done} of {len(pieces)} pieces")
         if dma.direction == "S2MM":
@@ -117,8 +132,8 @@ class Machine:
             return None
         for task in queue:
             take = task[1][task[2] : task[2] + wanted - len(parts)]
-            parts.extend(self.memory[task[0].arg][piece] for piece in take)
-            if task[0].arg == 1:
+            parts.extend(task[3][piece] for piece in take)
+            if task[3] is self.memory[1]:
                 np.add.at(self.reading, take, -1)
             task[2] += len(take)
         return np.concatenate(parts).reshape(blocks_each, -1)
@@ -169,14 +184,14 @@ class Machine:
                 task[2] += 1
 
 
-def walk(dma):
-    """The pieces of 512 words that a transfer moves, in order."""
-    sizes = (*dma.sizes[:3], dma.sizes[3] // GRANULE)
-    assert dma.sizes[3] % GRANULE == 0 and dma.offset % GRANULE == 0 and dma.element_bytes == 4
-    steps = [s // GRANULE for s in dma.strides[:3]] + [1]
-    assert all(s % GRANULE == 0 for s in dma.strides[:3])
+def walk(dma, granule=GRANULE):
+    """The pieces of `granule` words that a transfer moves, in order."""
+    sizes = (*dma.sizes[:3], dma.sizes[3] // granule)
+    assert dma.sizes[3] % granule == 0 and dma.offset % granule == 0 and dma.element_bytes == 4
+    steps = [s // granule for s in dma.strides[:3]] + [1]
+    assert all(s % granule == 0 for s in dma.strides[:3])
     axes = np.meshgrid(*(np.arange(n) * s for n, s in zip(sizes, steps)), indexing="ij")
-    return (dma.offset // GRANULE + sum(axes)).reshape(-1)
+    return (dma.offset // granule + sum(axes)).reshape(-1)
 
 
 class Core:

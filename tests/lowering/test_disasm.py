@@ -49,14 +49,14 @@ def test_a_file_of_words_prints_in_order(tmp_path):
 
 def test_a_size_by_name_saves_its_words(tmp_path):
     file = tmp_path / "tiny.bin"
-    result = run("--config", "tiny", "--columns", 2, "--step", 2, "--save", file)
+    result = run("--config", "tiny", "--columns", 2, "--step", 5, "--save", file)
     assert result.exit_code == 0
     steps = [line for line in result.output.splitlines() if line.startswith("step ")]
-    assert steps[1:] == ["step 2: layer_norm layers.0.self_attn_layer_norm: 1500 x 384"]
+    assert steps[1:] == ["step 5: layer_norm layers.0.self_attn_layer_norm: 1500 x 384"]
     assert "2 columns" in run(file).output.splitlines()[0]
     whole = run("--config", "tiny", "--in-order").output
-    assert "; step 1 gemm conv2" in whole
-    assert len(run("--config", "tiny", "--summary").output.splitlines()) == 36
+    assert "; step 4 gemm conv2" in whole
+    assert len(run("--config", "tiny", "--summary").output.splitlines()) == 39
 
 
 def test_a_folder_with_a_configuration(tmp_path):

@@ -101,5 +101,5 @@ def test_listing_shows_every_transfer_once_with_its_wait():
     assert sorted(int(wait) for _, wait in pairs) == [
         i for i in range(len(program.commands)) if i not in set(transfers)
     ]
-    assert "step 3: gemm layers.0.self_attn.q_proj+k_proj+v_proj: 100 x 384 -> 384 + 384 + 384" in text
+    assert "step 6: gemm layers.0.self_attn.q_proj+k_proj+v_proj: 100 x 384 -> 384 + 384 + 384" in text
     assert "header op 1, outer 6, inner 6, residual 0" in text

@@ -111,13 +111,14 @@ def test_demo_checkpoint_encoder(sandbox: Sandbox, monkeypatch: pytest.MonkeyPat
 
 
 def test_host_cost_of_an_encoder_call(sandbox: Sandbox, overlay_file: str, record_property) -> None:
-    """whisper-base, an array that answers at once: one submission, no context change. Its CPU time, 4 to 6 ms
-    beside XRT's flushing of caches (1.9 ms per MB where this was written), is printed and only held to a bound
-    that no noise reaches: this is no benchmark."""
+    """whisper-base, an array that answers at once: one submission, no context change, every byte synced once.
+    XRT's sync flushes the CPU's caches line by line (1.9 ms per MB where this was written), which no host code
+    can shorten but by syncing less; the rest is ours, and the least of the calls is held to the bound."""
     cost = sandbox.call("stack:host_cost", xclbin=overlay_file)
     for name, value in cost.items():
         record_property(name, value)
     print(cost)
     assert cost["submissions"] == 1 and cost["context_changes"] == 0
-    assert cost["bytes_to_device"] < 2.5e6 and cost["bytes_from_device"] < 1.6e6
-    assert cost["least_cpu_ms"] - cost["least_flush_ms"] <= 20.0
+    assert cost["bytes_to_device"] < 1.05 * 2 * 3000 * 80, "each frame once, as bf16"
+    assert cost["bytes_from_device"] < 1.03 * 2 * 1500 * 512, "each row of the result once, as bf16"
+    assert cost["least_cpu_ms"] - cost["least_flush_ms"] <= 5.0
