@@ -42,6 +42,8 @@ PIECE_BYTES = 2 * GROUP
 PIECE_WORDS = PIECE_BYTES // 4
 TILES = BLOCK // GROUP  # tiles beside each other in a block
 TILE_ROWS = 4
+# Rows 2t + center of a convolution that one of stride 2 follows, in three planes.
+PLANES = (("odd rows before", -1), ("even rows", 0), ("odd rows", 1))
 _PIECE = np.complex128  # stands for a piece: 16 bytes that numpy moves as one item
 
 Slot = tuple[int, int]  # (tap, group): which frame, counted from phases * row, and which channels

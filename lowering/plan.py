@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from lowering import limits, ops
 from lowering.blocks import A_ORDER, K_ORDER, V_ORDER, blocks_of, padded_blocks
 from lowering.errors import LoweringError
-from lowering.frames import TILES, Frames, frames
+from lowering.frames import PLANES, TILES, Frames, frames
 from lowering.packing import (
     InputFill,
     MatrixFill,
@@ -266,7 +266,7 @@ class _Planner:
         matrix = self._matrix(TAPS * limits.BLOCK * gathered.row_blocks, out.cols, out.name or op.name)
         per_plane = gathered.row_blocks * matrix.col_blocks
         self.planes[op.out] = Planes(matrix, blocks_of(out.cols), TAPS, per_plane)
-        for plane, (center, which) in enumerate(((-1, "odd rows before"), (0, "even rows"), (1, "odd rows"))):
+        for plane, (which, center) in enumerate(PLANES):
             step, filler = self._over_frames(op, f"{op.name} {which}", given, gathered, center)
             step.valid = (int(center < 0), sum(2 * t + center < out.rows for t in range(rows)))
             weights = self._weights(matrix.col_blocks * (step.k_blocks + 1), filler, op.weight)

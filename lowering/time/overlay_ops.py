@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from lowering import ops
+from lowering.frames import PLANES, frames
 from lowering.time.costs import Costs
 
 ROWS = 4
@@ -68,7 +69,7 @@ def time_region(region: ops.Region, costs: Costs, columns: int = 4) -> list[OpTi
             gelu = any(isinstance(op, ops.Linear) and op.gelu for op in group)
             results.append(gemm(name, rows, k, widths, costs, columns, gelu=gelu, residual=residual))
         elif isinstance(first, ops.Conv1d):
-            results.append(conv(first, region, costs, columns))
+            results.extend(conv(first, region, costs, columns))
         elif isinstance(first, ops.Attention):
             keys, _ = _shape(region, first.k)
             results.append(attention(first.name, rows, keys, first.heads, costs, columns))
@@ -87,15 +88,14 @@ def gemm(
     *,
     gelu: bool = False,
     residual: bool = False,
-    planes: int = 1,
     kind: str = "gemm",
     macs: int | None = None,
 ) -> OpTime:
-    """[rows, k] @ [k, n] for each n of `widths` (one panel after another), once per plane of rows."""
+    """[rows, k] @ [k, n] for each n of `widths` (one panel after another)."""
     k_blocks = ceil(k / BLOCK)
     groups = ceil(rows / (ROWS * BLOCK))
     rounds = sum(_padded(n) for n in widths) // columns
-    trips = rounds * groups * planes
+    trips = rounds * groups
     extra = columns if residual else 0  # A objects of which each core takes one
     step = costs.kernel_cycles("gemm_step")
     calls = k_blocks + 1 + extra + 1
@@ -110,27 +110,68 @@ def gemm(
         core += costs.kernel_cycles("gemm_residual") + (extra - 1) * costs.kernel_cycles(
             "gemm_residual", "skip"
         )
-    tasks = columns * planes * ((2 * rounds * groups if residual else 1) + 2 * rounds)
+    tasks = columns * ((2 * rounds * groups if residual else 1) + 2 * rounds)
     return _op(
         name, kind, f"{rows}x{k}x{'+'.join(str(n) for n in widths)}", costs, columns, trips,
         core=core, a=k_blocks + extra, b=k_blocks + 1, c=1, tasks=tasks, step=k_blocks * step,
-        macs=planes * rows * k * sum(widths) if macs is None else macs,
+        macs=rows * k * sum(widths) if macs is None else macs,
     )  # fmt: skip
 
 
-def conv(op: ops.Conv1d, region: ops.Region, costs: Costs, columns: int) -> OpTime:
-    """A convolution as a product: stride 1 writes three planes, stride 2 sums over them."""
+def conv(op: ops.Conv1d, region: ops.Region, costs: Costs, columns: int) -> list[OpTime]:
+    """A convolution as products. Over a host input the left side is gathered first; a stride-2 convolution that
+    follows sums over three planes of this one's rows, and one of the three is the other's odd rows again."""
     rows, out = _shape(region, op.out)
     _, channels = _shape(region, op.x)
-    macs = rows * 3 * channels * out
     residual = op.residual is not None
-    gelu = op.gelu
-    if op.stride == 1:
-        k, planes = 3 * channels, 3
-        return gemm(op.name, ceil(rows / 2), k, [out], costs, columns, gelu=gelu, residual=residual,
-                    planes=planes, kind="conv", macs=macs)  # fmt: skip
-    k = 3 * BLOCK * ceil(channels / BLOCK)
-    return gemm(op.name, rows, k, [out], costs, columns, gelu=gelu, residual=residual, kind="conv", macs=macs)
+    if op.x not in region.inputs:
+        k = 3 * BLOCK * ceil(channels / BLOCK)
+        macs = rows * 3 * channels * out
+        return [
+            gemm(
+                op.name,
+                rows,
+                k,
+                [out],
+                costs,
+                columns,
+                gelu=op.gelu,
+                residual=residual,
+                kind="conv",
+                macs=macs,
+            )
+        ]
+    second = next((o for o in region.ops if isinstance(o, ops.Conv1d) and o.x == op.out), None)
+    planes = (("", 0),) if op.stride != 1 or second is None else PLANES
+    phases = op.stride if len(planes) == 1 else 2
+    made = ceil(rows * op.stride / phases)
+    given = frames(channels, [center for _, center in planes], phases, _padded(made), "")
+    results = [gather(f"{op.name} input", made, len(given.columns), costs, columns)]
+    for which, center in planes:
+        k = 8 * len(given.window(center)[1])
+        useful = made * 3 * channels * out if center >= 0 else 0
+        results.append(
+            gemm(f"{op.name} {which}".strip(), made, k, [out], costs, columns, gelu=op.gelu, residual=residual,
+                 kind="conv", macs=useful)
+        )  # fmt: skip
+    return results
+
+
+def gather(name: str, rows: int, blocks: int, costs: Costs, columns: int) -> OpTime:
+    """Blocks of a left side from a host's frames, in runs of 64 bytes: one transfer per block."""
+    groups, rounds = ceil(rows / (ROWS * BLOCK)), 4 * ceil(blocks / 4) // columns
+    core = (
+        costs.kernel_cycles("gemm_init")
+        + costs.kernel_cycles("gemm_params")
+        + costs.kernel_cycles("gemm_residual")
+        + (columns - 1) * costs.kernel_cycles("gemm_residual", "skip")
+        + costs.kernel_cycles("gemm_finish")
+        + (columns + 2) * costs.object_overhead
+    )
+    return _op(
+        name, "gather", f"{rows}x{BLOCK * blocks}", costs, columns, rounds * groups,
+        core=core, a=columns, b=1, c=1, tasks=columns * rounds * (groups * ROWS + 2), step=0.0, macs=0, run=64,
+    )  # fmt: skip
 
 
 def attention(name: str, queries: int, keys: int, heads: int, costs: Costs, columns: int) -> OpTime:
@@ -171,9 +212,10 @@ def row_op(name: str, kind: str, rows: int, cols: int, costs: Costs, columns: in
 
 def _op(
     name: str, kind: str, shape: str, costs: Costs, columns: int, trips: int, *,
-    core: float, a: int, b: int, c: int, tasks: int, step: float, macs: int,
+    core: float, a: int, b: int, c: int, tasks: int, step: float, macs: int, run: int = BLOCK_BYTES,
 ) -> OpTime:  # fmt: skip
-    """Put the bounds of `trips` equal trips together; a, b, c: objects per trip of one core's streams."""
+    """Put the bounds of `trips` equal trips together; a, b, c: objects per trip of one core's streams; `run`:
+    contiguous bytes of A's reads."""
     share = ROWS / columns  # rows of cores that one column's A channel feeds
     read = trips * BLOCK_BYTES * (ROWS * a + columns * b)
     written = trips * BLOCK_BYTES * ROWS * columns * c
@@ -183,7 +225,7 @@ def _op(
     bounds = {
         "compute": costs.seconds(trips * core),
         "stream": costs.seconds(trips * streams),
-        "ddr": max(costs.read_seconds(read, BLOCK_BYTES), costs.write_seconds(written)),
+        "ddr": max(costs.read_seconds(read, run), costs.write_seconds(written)),
         "control": costs.seconds(tasks * costs.task_cycles),
     }
     boundary = costs.seconds(_boundary(costs, columns))

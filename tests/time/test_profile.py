@@ -61,7 +61,8 @@ def test_bounds_explain_the_time(profile):
 def test_measured_host_time_is_beside_and_called_so(profile):
     assert profile.host_device == "emulator" and profile.host_seconds > 0
     measured = [op.host_seconds for op in profile.ops if op.host_seconds is not None]
-    assert len(measured) == len(profile.ops)
+    without = [op.name for op in profile.ops if op.host_seconds is None]
+    assert without == ["conv1 input", "conv1 odd rows before", "conv1 even rows"], "one op on the host"
     assert 0 < sum(measured) <= profile.host_seconds * 1.001
 
 

@@ -65,8 +65,14 @@ def _shares(
 
 
 def with_host_times(ops: Sequence[OpProfile], measured: Sequence[HostTimes]) -> list[OpProfile]:
-    """Put the measured time of every op beside its modelled one, where the device named the op."""
+    """Put the measured time of every op beside its modelled one, where the device named the op.
+
+    An op that is several steps on the array (`conv1 input`, `conv1 even rows`, ...) is one on the host: its time
+    stands beside the last of them.
+    """
     known: dict[str, float] = {}
     for times in measured:
         known.update(times.ops)
-    return [replace(op, host_seconds=known.get(op.name)) for op in ops]
+    last = {op.name if op.name in known else op.name.partition(" ")[0]: op.name for op in ops}
+    ends = {step: name for name, step in last.items()}
+    return [replace(op, host_seconds=known.get(ends.get(op.name, ""))) for op in ops]
