@@ -1,6 +1,8 @@
 # make demo   transcribe the shipped clips through the Hugging Face pipeline, encoder on the default device
 # make test   ruff, mypy and the whole test-suite
-# make bench  pytest-benchmark's tables per layer; make tables: all of benchmarks/results
+# make bench  pytest-benchmark's tables per layer, all of them or SELECT="base and fc1"
+# make tables all of benchmarks/results: measured on this machine (leave it alone meanwhile) and modelled, with
+#             OpenVINO and CTranslate2 where they install; make tables TABLES=--quick to try it
 # All create the environment in .venv first. PYTHON picks the interpreter (3.10 or newer); TORCH picks the build of
 # torch (any 2.13 works; on x86-64 without an index of CPU builds pip takes the CUDA one, which is large but fine).
 
@@ -28,11 +30,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group
+	$(BIN)/python -m pytest benchmarks -k "$(SELECT)" --benchmark-only --benchmark-group-by=group \
+		--benchmark-columns=median,iqr,rounds
 
-tables: $(VENV)/.dev
-	$(BIN)/python benchmarks/modelled.py
-	$(BIN)/python benchmarks/encoder.py --size base
+tables: $(VENV)/.bench
+	$(BIN)/python benchmarks/tables.py $(TABLES)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
@@ -47,3 +49,7 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
+
+# Made anew whenever the packages are missing: without them the tables say "not installed".
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable ".[bench]" && touch $@ || echo "going on without them"

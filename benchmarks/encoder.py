@@ -1,10 +1,10 @@
-"""The whole encoder: time of a call against eager fp32, first call, resident memory.
+"""The whole encoder side by side: this package's emulator, eager torch, Inductor, OpenVINO, CTranslate2.
 
-    python benchmarks/encoder.py [--size base] [--rounds 15] [--variants eager,xdna,inductor]
+    python benchmarks/encoder.py [--size base] [--rounds 15] [--variants eager,xdna] [--threads 2] [--out FOLDER]
 
-Writes benchmarks/results/encoder-SIZE.json and .md. Each variant has a fresh process, for its memory and its first
-call; times of a call come from one more process in which eager and the variant take turns, so that other work on
-the machine meets both. All are times of this CPU (xdna: the emulator), none of them an NPU's.
+Writes encoder-SIZE.json, encoder-SIZE.md and encoder.svg (every size found) into benchmarks/results. A variant whose
+package is missing or fails gets a row that says so. All are times of this CPU (xdna: the emulator), none of them an
+NPU's.
 """
 
 from __future__ import annotations
@@ -12,153 +12,143 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import random
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-SIZES = {"tiny": (384, 4), "base": (512, 6), "small": (768, 12)}
-VARIANTS = ("eager", "xdna", "inductor")
+from encoder_report import picture, table
+from encoder_variants import SIZES, VARIANTS
+from encoder_worker import Failed, Worker, environment, in_process, prepare
 
-
-def build(size: str):
-    """(encoder with random weights, mel of one clip)."""
-    import torch
-    from transformers import WhisperConfig
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    width, layers = SIZES[size]
-    torch.manual_seed(0)
-    config = WhisperConfig(
-        d_model=width, encoder_layers=layers, encoder_attention_heads=width // 64, encoder_ffn_dim=4 * width
-    )
-    return WhisperEncoder(config).eval(), torch.randn(1, 80, 3000)
+RESULTS = Path(__file__).resolve().parent / "results"
+WARM_UP = 2  # calls after the first that are not counted
 
 
-def as_variant(model, variant: str):
-    import torch
-
-    if variant == "eager":
-        return model
-    options = {"device": "emulator", "fallback": "error"} if variant == "xdna" else None
-    return torch.compile(model, backend=variant, options=options)
-
-
-def footprint(size: str, variant: str) -> dict[str, float]:
-    """First call (s), memory after a few calls and at its peak (MB): of the process that calls this."""
-    import torch
-
-    with torch.no_grad():
-        model, mel = build(size)
-        began = time.perf_counter()
-        run = as_variant(model, variant)
-        run(mel)
-        first = time.perf_counter() - began
-        for _ in range(3):
-            run(mel)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {
-        "first_call_s": first,
-        "resident_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-    }
-
-
-def turns(size: str, variant: str, rounds: int) -> dict[str, float]:
-    """Medians (s) of eager and the variant in turns, and the ratio; CPU time too, which waiting is no part of."""
-    import torch
-
-    with torch.no_grad():
-        model, mel = build(size)
-        runs = {"eager": model, variant: as_variant(model, variant)}
-        wall: dict[str, list[float]] = {name: [] for name in runs}
-        cpu: dict[str, list[float]] = {name: [] for name in runs}
-        for number in range(rounds + 2):
-            for name, run in runs.items():
-                began = time.perf_counter(), time.process_time()
-                run(mel)
-                if number >= 2:
-                    wall[name].append(time.perf_counter() - began[0])
-                    cpu[name].append(time.process_time() - began[1])
-    medians = {name: statistics.median(times) for name, times in wall.items()}
-    cpu_medians = {name: statistics.median(times) for name, times in cpu.items()}
-    return {
-        "eager_s": medians["eager"],
-        "call_s": medians[variant],
-        "ratio": medians[variant] / medians["eager"],
-        "cpu_ratio": cpu_medians[variant] / cpu_medians["eager"],
-        "rounds": rounds,
-    }
-
-
-def in_fresh_process(*args: object) -> dict[str, float]:
-    command = [sys.executable, __file__, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main() -> None:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--one", nargs=2, metavar=("WHAT", "VARIANT"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        what, variant = args.one
-        work = (
-            footprint(args.size, variant) if what == "footprint" else turns(args.size, variant, args.rounds)
-        )
-        print(json.dumps(work))
-        return
-
+    parser.add_argument("--rounds", type=int, default=15, help="calls of every variant, in turns")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="eager is always among them")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args(arguments)
+    chosen = ["eager", *(name for name in args.variants.split(",") if name != "eager")]
+    if unknown := [name for name in chosen if name not in VARIANTS]:
+        parser.error(f"no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
     load = os.getloadavg()[0]  # before the benchmark adds its own
-    results = {}
-    for variant in args.variants.split(","):
-        common = ("--size", args.size, "--rounds", args.rounds, "--one")
-        results[variant] = in_fresh_process(*common, "footprint", variant)
-        if variant != "eager":
-            results[variant] |= in_fresh_process(*common, "turns", variant)
-        print(variant, results[variant], flush=True)
-    write(args.size, results, load)
-
-
-def write(size: str, results: dict[str, dict[str, float]], load: float) -> None:
-    import torch
-
-    about = {
-        "size": size,
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "load_before": load,
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="encoder-") as folder:
+        environment(args.threads, Path(folder))
+        about, conversions = in_process(prepare, args.size, Path(folder), chosen)
+        results = measure(args.size, conversions, chosen, args.rounds, args.threads, Path(folder))
+    record = {
+        "about": {
+            "size": args.size,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "cpus": os.cpu_count(),
+            "threads": args.threads,
+            "rounds": args.rounds,
+            "load_before": load,
+            "took_s": time.perf_counter() - began,
+            **about,
+        },
+        "results": results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"encoder-{size}.json").write_text(
-        json.dumps({"about": about, "results": results}, indent=1) + "\n"
-    )
-    memory = results.get("eager", {}).get("resident_mb")
-    lines = [
-        f"Whisper {size} encoder, context 1500, batch 1, random weights, CPU only ({about['capability']}, "
-        f"{about['cpus']} CPUs, torch {about['torch']}, {about['date']}).",
-        f"Other processes' load before the run: {load:.1f} on {about['cpus']} CPUs. No NPU is involved.",
-        "",
-        "| variant | call / eager | CPU time / eager | first call (s) | resident (MB) | resident / eager |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, r in results.items():
-        ratios = [f"{r[key]:.2f}" if key in r else "1" for key in ("ratio", "cpu_ratio")]
-        relative = f"{r['resident_mb'] / memory:.2f}" if memory else ""
-        cells = [name, *ratios, f"{r['first_call_s']:.1f}", f"{r['resident_mb']:.0f}", relative]
-        lines.append(f"| {' | '.join(cells)} |")
-    (RESULTS / f"encoder-{size}.md").write_text("\n".join(lines) + "\n")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / f"encoder-{args.size}.json").write_text(json.dumps(rounded(record), indent=1) + "\n")
+    (args.out / f"encoder-{args.size}.md").write_text(table(record))
+    picture(args.out)
+    print(table(record))
+    return 1 if "failed" in results["eager"] or "failed" in results.get("xdna", {}) else 0
+
+
+def measure(
+    size: str,
+    conversions: dict[str, float | str],
+    variants: list[str],
+    rounds: int,
+    threads: int,
+    folder: Path,
+) -> dict[str, dict]:
+    """Per variant what the table has, or under "failed" why not."""
+    results: dict[str, dict[str, Any]] = {}
+    workers: dict[str, Worker] = {}
+    try:
+        for name in variants:
+            results[name] = {"what": VARIANTS[name].what, "precision": VARIANTS[name].precision}
+            try:
+                converted = conversions.get(name)
+                if isinstance(converted, str):
+                    raise Failed(converted)
+                if converted is not None:
+                    results[name]["conversion_s"] = converted
+                workers[name] = Worker(name, size, folder, threads)
+                results[name] |= workers[name].ask("first")
+                say(f"{size} {name}: first call {results[name]['first_call_s']:.2f} s")
+            except Failed as why:
+                give_up(name, results, workers, why)
+        take_turns(workers, results, rounds)
+        for name in list(workers):
+            try:
+                results[name] |= workers[name].ask("memory")
+            except Failed as why:
+                give_up(name, results, workers, why)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    return results
+
+
+def take_turns(workers: dict[str, Worker], results: dict[str, dict], rounds: int) -> None:
+    """One call of each worker per round, in an order that changes; medians, and ratios to eager within a round."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
+    order = random.Random(0)
+    for number in range(WARM_UP + rounds):
+        for name in order.sample(list(workers), len(workers)):
+            try:
+                spent = workers[name].ask("call")
+            except Failed as why:
+                give_up(name, results, workers, why)
+                continue
+            if number >= WARM_UP:
+                times[name].append(spent)
+        say(f"round {number + 1} of {WARM_UP + rounds}")
+    for name in workers:
+        wall, cpu = zip(*times[name])
+        results[name]["call_s"] = statistics.median(wall)
+        results[name]["call_quartiles_s"] = statistics.quantiles(wall, n=4)[::2] if rounds > 1 else None
+        results[name]["compile_s"] = max(0.0, results[name]["first_call_s"] - results[name]["call_s"])
+        if "eager" in workers:
+            eager_wall, eager_cpu = zip(*times["eager"])
+            results[name]["ratio"] = statistics.median(ours / its for ours, its in zip(wall, eager_wall))
+            results[name]["cpu_ratio"] = statistics.median(ours / its for ours, its in zip(cpu, eager_cpu))
+
+
+def give_up(name: str, results: dict[str, dict], workers: dict[str, Worker], why: Failed) -> None:
+    say(f"{name}: {why}")
+    results[name]["failed"] = str(why)
+    if name in workers:
+        workers.pop(name).stop()
+
+
+def rounded(value: Any) -> Any:
+    """Five significant digits: what a clock of this kind can tell."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,12 @@
 """Each layer of Whisper's encoder as eager fp32, eager bf16, Inductor and xdna (the emulator on this CPU).
 
-    python -m pytest benchmarks/test_layers.py --benchmark-sort=mean --benchmark-columns=median,iqr,rounds
-    python -m pytest benchmarks/test_layers.py -k "base and encoder" --benchmark-json=benchmarks/results/layers.json
+    make bench
+    make bench SELECT="base and fc1"
 
 One table per layer and size, so pytest-benchmark's own table compares the variants. These are times of the CPU that
 runs them: the emulator's, not an NPU's. Context 1500, batch 1, random weights. Rounds of one variant follow each other,
 so on a machine that does other work too, compare with `benchmarks/encoder.py`, which interleaves them.
+benchmarks/layers.py records the medians in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -92,14 +94,17 @@ VARIANTS = ("eager-fp32", "eager-bf16", "inductor", "xdna")
 @pytest.mark.parametrize("size", SIZES)
 def test_layer(benchmark, size: str, layer: str, variant: str) -> None:
     module, inputs = LAYERS[layer](SIZES[size])
-    module.eval()
+    run = module.eval()
+    # torch.compile, not module.compile, which compiles nothing where the class is torch's own
     if variant == "eager-bf16":
-        module = module.bfloat16()
+        run = module.bfloat16()
         inputs = tuple(None if x is None else x.bfloat16() for x in inputs)
     elif variant == "inductor":
-        module.compile()
+        run = torch.compile(module)
     elif variant == "xdna":
-        module.compile(backend="xdna", options={"device": "emulator", "fallback": "error"})
+        run = torch.compile(module, backend="xdna", options={"device": "emulator", "fallback": "error"})
     benchmark.group = f"{size} {layer}"
-    module(*inputs)  # compiles
-    benchmark(module, *inputs)
+    benchmark.extra_info.update(torch=torch.__version__, threads=torch.get_num_threads())
+    run(*inputs)  # compiles
+    assert counters["stats"]["unique_graphs"] == (0 if variant.startswith("eager") else 1)
+    benchmark(run, *inputs)
