@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lowering.time import calibrate
+from lowering.time import calibrate, held_out
 from lowering.time.costs import Costs
 from lowering.time.gemm import KERNEL
 
@@ -42,7 +42,7 @@ def render(markdown: bool = False) -> str:
 
 
 def fits() -> str:
-    """The constants fitted again, beside the ones in use, and the leave-one-out errors."""
+    """The constants fitted again, beside the ones in use, and what held-out rows say of them."""
     lines = []
     for dtype, used in KERNEL.items():
         fitted = calibrate.fit_kernel(dtype)
@@ -50,9 +50,7 @@ def fits() -> str:
     run, page = calibrate.fit_memory()
     costs = Costs(1.0)
     lines.append(f"DDR: fitted run {run:.2f} ns, page {page:.2f} ns; in use {costs.run_ns}, {costs.page_ns}")
-    lines.append("each array row predicted by constants fitted without it:")
-    for name, run, page, error in calibrate.leave_one_out():
-        lines.append(f"  {name:4} run {run:.2f} ns, page {page:.2f} ns, error {error:+.1%}")
+    lines.append(held_out.render())
     return "\n".join(lines)
 
 

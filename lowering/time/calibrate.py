@@ -6,13 +6,13 @@
 `calibration.csv` holds measurements that the authors named in its `source` column published for their own
 designs on their own machines; the figures are theirs. Two constants are fitted to the array rows (a run's
 and a page's time in DDR), three per dtype to the single-core rows. Everything else is read off a single row
-or follows from the design.
+or follows from the design. What the model says of rows that its constants were not fitted on: `held_out.py`.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
@@ -78,20 +78,22 @@ def fit_kernel(dtype: str) -> tuple[float, float, float]:
     return float(a), float(b), float(c)
 
 
-def fit_memory(leave_out: str = "") -> tuple[float, float]:
-    """(run_ns, page_ns) with the least squared log error over the array rows without `leave_out`; a plain
-    grid.
+def array_points() -> list[dict[str, str]]:
+    """The array rows, and the note of G11 (the same product with tile_n 32) as one more measured point, G11n."""
+    rows = [row for row in _read() if row["layer"] == "array"]
+    noted = [{**row, "id": "G11n", "tile_n": "32", "value": "2387"} for row in rows if row["id"] == "G11"]
+    return rows + noted
 
-    The note of row G11 (the same product with tile_n 32) is one more measured point.
-    """
-    rows = [row for row in _read() if row["layer"] == "array" and row["id"] != leave_out]
-    narrow = [{**row, "id": "G11n", "tile_n": "32", "value": "2387"} for row in rows if row["id"] == "G11"]
+
+def fit_memory(without: Collection[str] = ()) -> tuple[float, float]:
+    """(run_ns, page_ns) with the least squared log error over `array_points`, except `without`; a plain grid."""
+    points = [row for row in array_points() if row["id"] not in without]
 
     def loss(run_ns: float, page_ns: float) -> float:
         def costs(clock: float) -> Costs:
             return replace(Costs(clock), run_ns=run_ns, page_ns=page_ns)
 
-        return sum(log(_gemm(row, costs) / float(row["value"])) ** 2 for row in rows + narrow)
+        return sum(log(predict_gemm(row, costs) / float(row["value"])) ** 2 for row in points)
 
     run, page, width = 2.0, 3.5, 1.5
     for _ in range(5):
@@ -99,18 +101,6 @@ def fit_memory(leave_out: str = "") -> tuple[float, float]:
         run, page = min((point for point in grid if min(point) >= 0), key=lambda point: loss(*point))
         width /= 2
     return run, page
-
-
-def leave_one_out() -> list[tuple[str, float, float, float]]:
-    """(row, run_ns, page_ns, error) with the memory's constants fitted on the other array rows."""
-    results = []
-    for row in _read():
-        if row["layer"] != "array":
-            continue
-        run, page = fit_memory(row["id"])
-        value = _gemm(row, lambda clock, r=run, p=page: replace(Costs(clock), run_ns=r, page_ns=p))  # type: ignore[misc]
-        results.append((row["id"], run, page, value / float(row["value"]) - 1))
-    return results
 
 
 def _read() -> list[dict[str, str]]:
@@ -130,12 +120,15 @@ def _describe(row: dict[str, str]) -> str:
     return " ".join(word for word in words if word)
 
 
-def _gemm(row: dict[str, str], costs: Callable[[float], Costs]) -> float:
+def predict_gemm(
+    row: dict[str, str], costs: Callable[[float], Costs], kernel: tuple[float, float, float] | None = None
+) -> float:
+    """The model's GFLOPS for an array row; `kernel` in place of the fitted constants of its dtype."""
     m, k, n, tile_m, tile_k, tile_n = (int(row[key]) for key in ("m", "k", "n", "tile_m", "tile_k", "tile_n"))
     clock = float(row["clock_ghz"])
     return estimate_gemm(
         m, k, n, tile=(tile_m, tile_k, tile_n), dtype=f"{row['dtype_in']}->{row['dtype_out']}",
-        cores=int(row["cores"]), clock_ghz=clock, costs=costs(clock),
+        cores=int(row["cores"]), clock_ghz=clock, costs=costs(clock), kernel=kernel,
     ).gops  # fmt: skip
 
 
@@ -143,7 +136,7 @@ def _predict(row: dict[str, str], costs: Callable[[float], Costs]) -> float | No
     """The model's value in the row's own unit."""
     name, clock = row["id"], float(row["clock_ghz"] or 0)
     if row["layer"] == "array":
-        return _gemm(row, costs)
+        return predict_gemm(row, costs)
     if row["layer"] == "core" and row["tile_m"]:
         tile = [int(row[f"tile_{axis}"]) for axis in "mkn"]
         if name == "L1":  # another kernel: the best rate, the what-if switch

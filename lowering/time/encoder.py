@@ -9,9 +9,10 @@ from typing import Any
 from lowering import ops
 from lowering.time.costs import Costs
 from lowering.time.estimate import Estimate, dispatch_seconds
-from lowering.time.gemm import gemm_kernel_cycles
+from lowering.time.gemm import checked_clock, gemm_kernel_cycles
 from lowering.time.overlay_ops import OpTime, time_region
 
+LARGEST_CONTEXT = 1_000_000  # frames; Whisper has 1500
 WINDOW_S = 30.0  # audio that context 1500 stands for
 
 
@@ -97,9 +98,11 @@ def estimate_encoder(
     config = encoder_config(name_or_config)
     if columns not in (1, 2, 4):
         raise ValueError(f"{columns} columns: the overlay has 1, 2 or 4")
-    if context < 1:
-        raise ValueError(f"context {context}: an encoder needs at least one frame")
-    costs = costs or Costs(clock_ghz, better_gemm=better_gemm)
+    if not isinstance(context, int) or not 1 <= context <= LARGEST_CONTEXT:
+        raise ValueError(
+            f"context {context!r}: frames are a whole number from 1 to {LARGEST_CONTEXT}, 1500 for 30 s"
+        )
+    costs = costs or Costs(checked_clock(clock_ghz), better_gemm=better_gemm)
     times = time_region(encoder_region(config, context), _with_precision(costs, precision), columns)
     breakdown = {name: 0.0 for name in ("compute", "stream", "ddr", "control")}
     for op in times:
@@ -128,12 +131,23 @@ def encoder_config(given: str | EncoderConfig | Mapping[str, Any] | Any) -> Enco
             raise ValueError(f"model {given!r} is not known; use one of {known}, or a configuration")
         return MODELS[name]
 
-    def read(key: str) -> Any:
-        return given[key] if isinstance(given, Mapping) else getattr(given, key)
+    def read(key: str) -> int:
+        value = given.get(key) if isinstance(given, Mapping) else getattr(given, key, None)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"the configuration's {key} is {value!r}: a Whisper encoder has a whole number there"
+            )
+        return value
 
-    return EncoderConfig(
+    config = EncoderConfig(
         "given", read("encoder_layers"), read("d_model"), read("encoder_attention_heads"),
         read("encoder_ffn_dim"), read("num_mel_bins"), )  # fmt: skip
+    if config.width != 64 * config.heads:
+        raise ValueError(
+            f"width {config.width} with {config.heads} heads: the overlay's attention computes heads of 64, as in "
+            "every Whisper model"
+        )
+    return config
 
 
 def encoder_region(config: EncoderConfig, context: int = 1500) -> ops.Region:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 DISPATCH_S: dict[str, float] = {
@@ -49,12 +50,17 @@ class Estimate:
 def dispatch_seconds(kind: str | float) -> float:
     """Host and driver time per run: a name in `DISPATCH_S`, `runlist` (64 runs), `runlist:N`, or seconds."""
     if not isinstance(kind, str):
+        if not (isfinite(kind) and kind >= 0):
+            raise ValueError(f"dispatch {kind}: seconds must be at least 0")
         return float(kind)
     if kind in DISPATCH_S:
         return DISPATCH_S[kind]
-    name, _, count = kind.partition(":")
+    try:
+        return dispatch_seconds(float(kind))
+    except ValueError:
+        name, _, count = kind.partition(":")
     if name == "runlist" and (not count or (count.isdigit() and int(count) > 0)):
         return RUNLIST_RUN_S + RUNLIST_FIXED_S / (int(count) if count else 64)
     raise ValueError(
-        f"dispatch {kind!r} is not known; use one of {', '.join(DISPATCH_S)}, runlist or runlist:N"
+        f"dispatch {kind!r} is not known; use one of {', '.join(DISPATCH_S)}, runlist, runlist:N or seconds"
     )

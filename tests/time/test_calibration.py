@@ -29,12 +29,6 @@ def test_every_row_is_predicted_but_those_of_another_kernel():
     assert published - predicted == {"L1", "L10", "M6", "M8"}
 
 
-def test_each_array_row_is_met_by_constants_fitted_without_it():
-    errors = {name: error for name, _, _, error in calibrate.leave_one_out()}
-    assert len(errors) == 10
-    assert max(abs(error) for error in errors.values()) <= 0.08
-
-
 def test_constants_are_what_the_fit_gives():
     run, page = calibrate.fit_memory()
     used = Costs(1.0)
@@ -95,7 +89,7 @@ def test_what_helps_helps():
     assert asked(b_packed=True, a_packed=True) <= asked(b_packed=True)
     assert asked(clock_ghz=0.8) > base
     assert asked(cores=4) > asked(cores=8) > base
-    assert asked(dtype="int8") < base
+    assert asked(dtype="int8") < base <= asked(dtype="int16")
     assert asked(dispatch="jit") - base == pytest.approx(617e-6 - 140e-6)
     assert asked(dispatch="none") < asked(dispatch="runlist:64") < base
     assert asked(tile=(64, 64, 64), c_buffers=1) > asked(tile=(64, 64, 64), dtype="bf16->bf16")
@@ -115,12 +109,13 @@ def test_names_of_types_and_dispatch():
     assert parse_dtype("int8") == ("int8", "int32")
     assert parse_dtype("bfloat16->bf16") == parse_dtype("bf16:bf16") == ("bf16", "bf16")
     assert parse_dtype("i8_i32") == ("int8", "int32")
-    for wrong in ("f32", "bf16->f16", ""):
+    assert parse_dtype("int16") == ("int16", "int32")
+    for wrong in ("f32", "bf16->f16", "bf16->int8", "int8->f32", ""):
         with pytest.raises(ValueError, match="not known"):
             parse_dtype(wrong)
     assert dispatch_seconds("runlist:1") == pytest.approx(147e-6)
-    assert dispatch_seconds(1e-3) == 1e-3
-    for kind in ("twice", "runlist:0", "runlist:x"):
+    assert dispatch_seconds(1e-3) == dispatch_seconds("0.001") == 1e-3
+    for kind in ("twice", "runlist:0", "runlist:x", "-1", "nan", -1.0, float("inf")):
         with pytest.raises(ValueError, match="dispatch"):
             dispatch_seconds(kind)
 

@@ -22,7 +22,10 @@ _clock = click.option(
     help="Clock of the cores in GHz (real machines: 0.8, 1.03, 1.31, 1.6, 1.8).",
 )  # fmt: skip
 _dispatch = click.option(
-    "--dispatch", default="single", show_default=True, help=f"{', '.join(DISPATCH_S)}, runlist or runlist:N."
+    "--dispatch",
+    default="single",
+    show_default=True,
+    help=f"{', '.join(DISPATCH_S)}, runlist, runlist:N or seconds.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -38,14 +41,15 @@ def command() -> None:
 @click.argument("n", type=click.IntRange(min=1))
 @click.option("--tile", default="64,64,64", show_default=True, help="m,k,n of one core's tile.")
 @click.option("--dtype", default="bf16", show_default=True,
-              help="Input type, or input->output: bf16->f32, bf16->bf16, int8->int32.")  # fmt: skip
+              help="bf16, int8, int16 (assumed kernel), or input->output: bf16->bf16, int8->int32.")  # fmt: skip
 @click.option(
     "--a", "a_order", type=click.Choice(["row-major", "packed"]), default="row-major", show_default=True
 )
 @click.option(
     "--b", "b_order", type=click.Choice(["row-major", "packed"]), default="row-major", show_default=True
 )
-@click.option("--cores", type=int, default=16, show_default=True, help="1-4, 8, 12 or 16.")
+@click.option("--cores", type=int, help="1-4, 8, 12 or 16 [default: 4 per column].")
+@click.option("--columns", type=click.IntRange(1, 4), help="Columns of 4 cores [default: 4].")
 @click.option(
     "--c-buffers", type=click.IntRange(1, 2), help="Buffers of C in a core [default: 2 where they fit]."
 )
@@ -53,11 +57,14 @@ def command() -> None:
 @_dispatch
 @_json
 def gemm(
-    m: int, k: int, n: int, tile: str, dtype: str, a_order: str, b_order: str, cores: int,
-    c_buffers: int | None, clock_ghz: float, dispatch: str, as_json: bool,
+    m: int, k: int, n: int, tile: str, dtype: str, a_order: str, b_order: str, cores: int | None,
+    columns: int | None, c_buffers: int | None, clock_ghz: float, dispatch: str, as_json: bool,
 ) -> None:  # fmt: skip
     """A whole-array matrix product M x K x N with the stock kernel, as mlir-aie and IRON lay it out."""
     sizes = _tile(tile)
+    if cores is not None and columns is not None:
+        raise XdnaError("gemm: --cores and --columns say the same twice; give one of them")
+    cores = 4 * (columns or 4) if cores is None else cores
     estimate = _asked(
         lambda: estimate_gemm(
             m, k, n, tile=sizes, dtype=dtype, a_packed=a_order == "packed", b_packed=b_order == "packed",
@@ -143,14 +150,20 @@ def _show(estimate: Estimate, title: str, as_json: bool) -> None:
         return
     console = Console()
     clock = estimate.inputs.get("clock_ghz")
-    rate = f", {estimate.gops:.0f} GFLOPS" if estimate.work else ""
+    unit = "GOPS" if str(estimate.inputs.get("dtype", "")).startswith("int") else "GFLOPS"
+    rate = f", {_significant(estimate.gops)} {unit}" if estimate.work else ""
     if isinstance(estimate, EncoderEstimate):
         rate += f", {estimate.real_time_factor:.0f} x real time"
     console.print(f"{title}: [bold]{_time(estimate.seconds)}[/bold]{rate}", highlight=False)
     console.print(f"modelled at {clock:g} GHz, not measured; bound by {estimate.bound}", highlight=False)
-    _table(console, "bound by" if isinstance(estimate, EncoderEstimate) else "part", estimate.breakdown)
     if isinstance(estimate, EncoderEstimate):
+        _table(console, "bound by", estimate.breakdown)
         _table(console, "kind of op", estimate.kinds)
+        return
+    _table(console, "part", estimate.breakdown)
+    console.print(
+        "parts overlap: the slowest counts, then what starts and ends it", style="dim", highlight=False
+    )
 
 
 def _table(console: Console, head: str, times: Mapping[str, float]) -> None:
@@ -158,6 +171,10 @@ def _table(console: Console, head: str, times: Mapping[str, float]) -> None:
     for name, seconds in times.items():
         table.add_row(name, _time(seconds))
     console.print(table)
+
+
+def _significant(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _time(seconds: float) -> str:
