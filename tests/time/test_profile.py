@@ -137,8 +137,13 @@ def test_refusals_are_one_sentence(tmp_path):
     with pytest.raises(XdnaError, match=r"no config\.json"):
         profile_model(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(XdnaError, match="not one of a Whisper model"):
+    with pytest.raises(XdnaError, match="encoder_layers is None"):
         profile_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(XdnaError, match="is not JSON"):
+        profile_model(str(tmp_path))
+    with pytest.raises(XdnaError, match="GHz"):
+        profile_model("tiny", clock_ghz=1030)
 
 
 def test_ranges_appear_only_under_a_profiler():

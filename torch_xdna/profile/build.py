@@ -12,8 +12,9 @@ from lowering.ops import Conv1d, Region
 from lowering.time import Costs
 from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
 from lowering.time.estimate import dispatch_seconds
+from lowering.time.gemm import checked_clock
 from lowering.time.kernels import assumed
-from lowering.time.overlay_ops import OpTime, time_region
+from lowering.time.overlay_ops import BLOCK_BYTES, OpTime, time_region
 from torch_xdna.errors import XdnaError
 from torch_xdna.profile.model import OpProfile, Profile
 
@@ -75,7 +76,10 @@ def profile_regions(
     """The profile of regions that run one after another, one dispatch each. Raises XdnaError."""
     if not regions:
         raise XdnaError("profile: nothing ran on the device, so there is nothing to profile; see the report")
-    costs = Costs(clock_ghz)
+    try:
+        costs = Costs(checked_clock(clock_ghz))
+    except ValueError as error:
+        raise XdnaError(f"profile: {error}") from error
     per_dispatch = dispatch_seconds("stream")
     ops: list[OpProfile] = []
     begin = 0.0
@@ -119,11 +123,12 @@ def _config(model: Any) -> EncoderConfig:
         path = Path(model) / "config.json"
         if not path.is_file():
             raise XdnaError(f"{model} has no config.json; give a model's directory or a name such as base")
-        model = json.loads(path.read_text())
+        try:
+            model = json.loads(path.read_text())
+        except ValueError as error:
+            raise XdnaError(f"{path} is not JSON: {error}") from error
     try:
         return encoder_config(model)
-    except (KeyError, AttributeError) as error:
-        raise XdnaError(f"the configuration is not one of a Whisper model: it has no {error}") from error
     except ValueError as error:
         raise XdnaError(str(error)) from error
 
@@ -145,7 +150,8 @@ def _from_simulator(
         twin = known.get(facts.name)
         reads, writes = facts.a_bytes + facts.b_bytes, facts.c_bytes
         bounds = {name: costs.seconds(cycles) for name, cycles in run.bounds[index].items()}
-        bounds["ddr"] = max(costs.read_seconds(reads, 8192), costs.write_seconds(writes))
+        memory = max(costs.read_seconds(reads, BLOCK_BYTES), costs.write_seconds(writes))
+        bounds["ddr"] = twin.bounds["ddr"] if twin else memory
         tasks = sum(step == index for step in run.program.steps) / 2  # a push and a wait each
         bounds["control"] = costs.seconds(tasks * (costs.task_cycles + costs.sync))
         ops.append(
