@@ -33,6 +33,12 @@ def residual(rows: int = 300, n: int = 320) -> ops.Region:
     return _region("residual", op, [(rows, 128), (rows, n), (rows, n)], {"w": (n, 128), "b": (n,)})
 
 
+def convolution(rows: int = 300, channels: int = 80, n: int = 128, stride: int = 2) -> ops.Region:
+    op = ops.Conv1d(1, x=0, weight="w", bias="b", stride=stride, gelu=True)
+    shapes = [(rows, channels), (-(-rows // stride), n)]
+    return _region("convolution", op, shapes, {"w": (n, channels, 3), "b": (n,)})
+
+
 def layer_norm(rows: int = 300, cols: int = 384) -> ops.Region:
     op = ops.LayerNorm(1, x=0, gamma="g", beta="b")
     return _region("layer_norm", op, [(rows, cols)] * 2, {"g": (cols,), "b": (cols,)})
@@ -55,7 +61,7 @@ def attention(rows: int = 300, heads: int = 3) -> ops.Region:
     return _region("attention", op, [(rows, 64 * heads)] * 4, {})
 
 
-SMALL = {f.__name__: f for f in (linear, residual, layer_norm, softmax, gelu, add, attention)}
+SMALL = {f.__name__: f for f in (linear, convolution, residual, layer_norm, softmax, gelu, add, attention)}
 
 
 def parameters(region: ops.Region, seed: int = 0) -> dict[str, np.ndarray]:

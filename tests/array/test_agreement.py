@@ -128,6 +128,19 @@ def test_two_threads_share_one_array() -> None:
     assert all(torch.equal(a, b) for got, expected in results for a, b in zip(got, expected))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [EncoderConfig("medium", 1, 1024, 16, 4096), EncoderConfig("large-v3", 1, 1280, 20, 5120, mel=128)],
+    ids=lambda config: config.name,
+)
+def test_a_layer_of_the_larger_models(config: EncoderConfig) -> None:
+    """Their widths and heads, 128 mel channels; a short context, which only repeats rows."""
+    region = encoder_region(config, 100)
+    (result,), _ = Prepared.of(region).run()
+    (emulated,) = on_emulator(region)
+    assert np.isfinite(result).all() and cosine(result, emulated) >= 0.9999
+
+
 @pytest.mark.slow
 def test_whole_whisper_tiny_against_the_emulator() -> None:
     """Context 1500, all four layers: 128,000 kernel calls; every layer and the end."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from array_mutants import Mutant, bit_mutants, command_mutants, header_mutants, overlay_mutants
-from array_regions import Prepared, attention, layer_norm, residual
+from array_regions import Prepared, attention, convolution, layer_norm, residual
 
 from kernels_xdna1.host import KernelError, load
 from lowering.decode import DecodeError, records
@@ -27,6 +27,7 @@ from torch_xdna.devices.array.transfer import parse
 # Sizes that fill every block: in padding, mistakes would have no effect.
 PROGRAMS = {
     "gemm": lambda: residual(rows=512, n=512),
+    "gather": lambda: convolution(rows=1024, n=256),
     "row op": lambda: layer_norm(rows=512, cols=512),
     "attention": lambda: attention(rows=512, heads=4),
 }
@@ -35,6 +36,13 @@ EQUIVALENT = {
     "gemm": {
         r"[AB]_\w+ depth \d": "one buffer less: the same objects in the same order, only later",
         r"C_out\d depth 1": "one buffer less: the same objects in the same order, only later",
+        r"h\[6\] = -1": "rows are counted from 0: none is between -1 and 0",
+        r"h\[7\] = (\d{10})": "all of the 512 rows are valid either way",
+    },
+    "gather": {
+        r"[AB]_\w+ depth \d": "one buffer less: the same objects in the same order, only later",
+        r"C_out\d depth 1": "one buffer less: the same objects in the same order, only later",
+        r"h\[2\] = -1": "the loop over k blocks has no trips either way",
         r"h\[6\] = -1": "rows are counted from 0: none is between -1 and 0",
         r"h\[7\] = (\d{10})": "all of the 512 rows are valid either way",
     },
