@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
+from math import ceil
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from lowering import lower
+from lowering.time import Costs
 from lowering.time.encoder import MODELS, encoder_region
 from torch_xdna.cli import cli
 from torch_xdna.errors import XdnaError
@@ -19,7 +22,7 @@ from torch_xdna.profile import profile_model, profile_regions, profile_report
 from torch_xdna.profile.host import host_times
 from torch_xdna.profile.pictures import scaling, write_all
 from torch_xdna.profile.ranges import PREFIX, device_range
-from torch_xdna.profile.terminal import show
+from torch_xdna.profile.terminal import reasons, show
 
 TINY = replace(MODELS["tiny"], layers=1)
 CONTEXT = 80
@@ -89,6 +92,29 @@ def test_table_names_every_role_and_its_bound(profile):
     for role in profile.by("role"):
         assert role in text
     assert "compute (then stream" in text
+
+
+def test_the_summary_names_what_takes_the_time_and_why(profile):
+    lines = reasons(profile)
+    longest = max(profile.by("role").items(), key=lambda item: sum(op.seconds for op in item[1]))[0]
+    assert lines[0].startswith("[bold]what:[/bold] [bold]" + longest.removeprefix("self_attn."))
+    shares = [int(share) for share in re.findall(r"(\d+)%", lines[0])]
+    assert sum(shares) == pytest.approx(100, abs=4)
+    assert "matrix products" in lines[1] and "waiting" in lines[1]
+    assert "the cores decide" in lines[2] and "alone would take" in lines[2]
+
+
+def test_the_time_of_a_core_adds_up(profile):
+    """Against the calls that a layer makes: 80 rows are one group of 4 row blocks, of which two have rows."""
+    costs, work = Costs(profile.clock_ghz), profile.core_seconds
+    assert sum(work.values()) == pytest.approx(profile.seconds - profile.dispatch_seconds, rel=0.01)
+    qkv, out, fc1, fc2, conv2 = 3 * 8 / 4 * 6, 8 / 4 * 6, 24 / 4 * 6, 8 / 4 * 24, 8 / 4 * 18
+    blocks_of_keys, trips = 2, ceil(6 / 4)
+    steps = qkv + out + fc1 + fc2 + conv2 + 2 * blocks_of_keys * trips
+    step = costs.kernel_cycles("gemm_step")
+    assert costs.seconds(steps * step) < work["matrix products"] < 1.2 * costs.seconds(steps * step)
+    softmax = blocks_of_keys * trips * (costs.kernel_cycles("attn_k") - step)
+    assert work["softmax"] == pytest.approx(costs.seconds(softmax), rel=0.05)
 
 
 def test_pictures_and_trace(profile, tmp_path):

@@ -85,12 +85,15 @@ def profile_regions(
     begin = 0.0
     instruction_bytes = weight_bytes = 0
     traces = []
+    work: dict[str, float] = {}
     for region in regions:
         closed = time_region(region, costs, columns)
         begin += per_dispatch
         if simulate:
             made, seconds, run = _from_simulator(region, closed, columns, costs, begin)
             traces.append((begin, run))
+            for what, cycles in run.work(costs).items():
+                work[what] = work.get(what, 0.0) + costs.seconds(cycles)
             instruction_bytes += run.program.words.nbytes
             weight_bytes += run.program.weights_bytes
         else:
@@ -114,7 +117,7 @@ def profile_regions(
         instruction_bytes=instruction_bytes or None, weight_bytes=weight_bytes or None,
         closed_form_seconds=closed_total, better_gemm_seconds=better,
         host_device=device, host_seconds=sum(m.seconds for m in measured) if device is not None else None,
-        assumed_kernels=assumed(), trace=traces or None,
+        assumed_kernels=assumed(), core_seconds=work, trace=traces or None,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 PEAK_FLOP = 256  # bf16 operations per cycle and core
 CORE_ROWS = 4
+STOCK_SHARE = 64**3 / 5427.4 / 128  # of peak, the stock kernel at 64 x 64 x 64 (calibration row L5)
 READ_GBS = 47.62  # see lowering.time.Costs.read_gbs
 _LAYER = re.compile(r"^(?:.*\.)?layers\.(\d+)\.(.*)$")
 
@@ -72,6 +73,7 @@ class Profile:
     host_device: str | None = None
     host_seconds: float | None = None
     assumed_kernels: tuple[str, ...] = ()
+    core_seconds: dict[str, float] = field(default_factory=dict)  # of a mean core, by work (simulator only)
     trace: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -124,6 +126,7 @@ class Profile:
             "host_device": self.host_device,
             "host_seconds": self.host_seconds,
             "assumed_kernels": list(self.assumed_kernels),
+            "core_seconds": self.core_seconds,
             "layers": {name: sum(op.seconds for op in ops) for name, ops in self.by("layer").items()},
             "ops": [
                 {

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from lowering.time.encoder import estimate_encoder
-from torch_xdna.profile.model import READ_GBS, OpProfile, Profile
+from torch_xdna.profile.model import READ_GBS, STOCK_SHARE, OpProfile, Profile
 
 COLOURS = {
     "gemm": "#4477aa", "attention": "#ee6677", "layer_norm": "#228833", "conv": "#66ccee",
     "reorder": "#bbbbbb", "softmax": "#aa3377", "gelu": "#ccbb44", "add": "#777777",
 }  # fmt: skip
 CLOCKS = (0.8, 1.03, 1.31, 1.6, 1.8)  # seen on real machines
-STOCK_SHARE = 64**3 / 5427.4 / 128  # of peak, the stock kernel at 64 x 64 x 64 (calibration row L5)
 BINS = 600
 
 

@@ -21,6 +21,19 @@ from lowering.time import Costs
 from torch_xdna.devices.array.simulator import RunStats, Simulator
 
 _COMMAND = re.compile(r"command (\d+)")
+_KERNEL = re.compile(r"(\w+)\(")
+# What a core does, by kernel, in words for people; the rest is `other kernels`.
+WORK = {
+    "gemm_step": "matrix products",
+    "attn_k": "softmax",  # without its product of queries and keys
+    "gemm_params": "bias and GELU",
+    "gemm_init": "clearing, residual, rounding",
+    "gemm_residual": "clearing, residual, rounding",
+    "gemm_finish": "clearing, residual, rounding",
+    "row_stats": "layer_norm",
+    "row_apply": "layer_norm",
+}
+WAITING = "waiting"
 Span = tuple[str, str, float, float]  # track, name, start, end in core cycles
 
 
@@ -35,6 +48,24 @@ class Simulated:
     ends: list[float]
     bounds: list[dict[str, float]]
     busy: list[float]
+
+    def work(self, costs: Costs) -> dict[str, float]:
+        """Cycles of a mean core by what it does (`WORK`), waiting included; they add up to the whole run."""
+        found: dict[str, float] = defaultdict(float)
+        product, cores = costs.kernel_cycles("gemm_step"), set()
+        for track, name, start, end in self.spans:
+            if not is_core(track):
+                continue
+            cores.add(track)
+            called = _KERNEL.search(name)
+            kernel = called.group(1) if called else ""
+            found[WORK.get(kernel, "other kernels")] += end - start
+            if kernel == "attn_k":
+                found[WORK["gemm_step"]] += product
+                found[WORK["attn_k"]] -= product
+        mean = {name: cycles / len(cores) for name, cycles in found.items()}
+        mean[WAITING] = max(0.0, max(self.ends) - sum(mean.values()))
+        return dict(sorted(mean.items(), key=lambda item: -item[1]))
 
     @property
     def spans(self) -> list[Span]:

@@ -6,13 +6,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from torch_xdna.profile.model import OpProfile, Profile, median_of
+from torch_xdna.profile.model import STOCK_SHARE, OpProfile, Profile, median_of
+
+MOST = 4  # kinds of op that the summary names
+NAMES = {
+    "compute": "the cores",
+    "stream": "the streams",
+    "ddr": "the memory",
+    "control": "the controller's pushes",
+}
 
 
 def show(profile: Profile, console: Console, every_op: bool = False) -> None:
     """Print totals and the table; `every_op`: a line per op, not one for the same op of all layers."""
     for line in headline(profile):
         console.print(line, highlight=False)
+    for line in reasons(profile):
+        console.print(line, highlight=False)
+    console.print()
     console.print(_table(profile, every_op))
     console.print(_layers(profile), highlight=False)
     for line in notes(profile):
@@ -42,10 +53,42 @@ def headline(profile: Profile) -> list[str]:
     return lines
 
 
+def reasons(profile: Profile) -> list[str]:
+    """What takes the time, and why, in two or three lines."""
+    roles = {
+        role: sum(op.seconds for op in ops) / profile.seconds for role, ops in profile.by("role").items()
+    }
+    ranked = sorted(roles.items(), key=lambda item: -item[1])
+    named = [(role, share) for role, share in ranked[:MOST] if share >= 0.03]
+    rest = 1 - sum(share for _, share in named)
+    parts = [f"[bold]{role.removeprefix('self_attn.')} {share:.0%}[/bold]" for role, share in named]
+    lines = ["[bold]what:[/bold] " + ", ".join([*parts, f"all else {rest:.0%}"])]
+    if profile.core_seconds:
+        total = sum(profile.core_seconds.values())
+        shares = [f"{name} {seconds / total:.0%}" for name, seconds in profile.core_seconds.items()]
+        lines.append("[bold]why:[/bold]  a core's time: " + ", ".join(shares))
+    limit = _limit(profile)
+    return [*lines, f"[bold]limit:[/bold] {limit}"] if limit else lines
+
+
+def _limit(profile: Profile) -> str:
+    """The resource that decides, and how far the next one is."""
+    needs: dict[str, float] = {}
+    for op in profile.ops:
+        for name, seconds in op.bounds.items():
+            needs[name] = needs.get(name, 0.0) + seconds
+    ranked = sorted(needs, key=lambda name: -needs[name])
+    if len(ranked) < 2:
+        return ""
+    kernel = f" (stock GEMM kernel: {STOCK_SHARE:.0%} of peak)" if ranked[0] == "compute" else ""
+    share = needs[ranked[1]] / profile.seconds
+    return f"{NAMES[ranked[0]]} decide{kernel}; {NAMES[ranked[1]]} alone would take {share:.0%} of the time"
+
+
 def notes(profile: Profile) -> list[str]:
     """What a reader needs to judge the numbers."""
     lines = [
-        "bound: the resource that alone would take longest; of peak: useful products over 128 MAC/cycle/core"
+        "of peak: useful products over 128 MAC/cycle/core; busy: cores in kernels; bound: what alone takes longest",
     ]
     if profile.assumed_kernels:
         lines.append("cycles assumed, not counted, for: " + ", ".join(profile.assumed_kernels))
