@@ -34,7 +34,7 @@ CORE_MEMORY = Limit("core memory", 64 * 1024, "bytes", "REG: 4 banks of 16 KB")
 CORE_PROGRAM = Limit("core program memory", 16 * 1024, "bytes", "REG")
 CORE_STACK = 0xD00  # bytes; Peano's default of 1024 silently corrupts buffers (MEAS)
 MEMTILE_MEMORY = Limit("memtile memory", 512 * 1024, "bytes", "REG")
-MEMTILE_DESCRIPTORS = Limit("memtile descriptors", 48, "descriptors", "REG: 24 per channel parity")
+MEMTILE_DESCRIPTORS = Limit("memtile descriptors", 24, "descriptors", "REG: of 48, even channels reach 0-23")
 CORE_CHANNELS = Limit("core DMA channels", 2, "channels per direction", "REG")
 MEMTILE_CHANNELS = Limit("memtile DMA channels", 6, "channels per direction", "REG")
 

@@ -17,8 +17,11 @@ the shim and the memtile holds one block per row, and the memtile distributes th
 Design notes:
 - The shim's channel numbers follow from the order in which mlir-aie meets the FIFOs (A before B), so the
   order of `Overlay.fifos` is part of the contract; the instruction words name channels by number.
-- FIFO depths at the cores are what fits: 59.5 of 64 KB are used, so neither a second C object nor a third A
+- FIFO depths at the cores are what fits: 61.5 of 64 KB are used, so neither a second C object nor a third A
   or B object (8 KB each) has room.
+- A memtile's descriptors limit the depth of A with one column. mlir-aie gives the channel that fills (or
+  empties) a divided object one descriptor per part and buffer, and an even channel can only use the first
+  half of the descriptors. Four buffers of four parts would want 32 of the 24 for even channels.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from kernels_xdna1.description import HEADER_BYTES
+from kernels_xdna1.description import CONSTANT_BYTES, HEADER_BYTES
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering import limits
 from lowering.errors import LimitError
@@ -147,7 +150,8 @@ def overlay(columns: int = limits.COLUMNS.maximum) -> Overlay:
         shim, memtile = Tile(c, 0), Tile(c, 1)
         cores = tuple(Tile(c, 2 + r) for r in range(ROWS))
         rows = range(c * per_object, (c + 1) * per_object)
-        fifos.append(Fifo(f"A_in{c}", "A", shim, (memtile,), 4, per_object * OBJECT_BYTES))
+        depth = 4 if columns > 1 else 2
+        fifos.append(Fifo(f"A_in{c}", "A", shim, (memtile,), depth, per_object * OBJECT_BYTES))
         for r in rows:
             fifos.append(Fifo(f"A_row{r}", "A", memtile, tuple(Tile(q, 2 + r) for q in range(columns)), 2))
         parts = tuple(i * OBJECT_BYTES for i in range(per_object)) if per_object > 1 else ()
@@ -169,8 +173,11 @@ def memory_use(array: Overlay, tile: Tile) -> dict[str, int]:
     """Bytes of a core's or memtile's memory by user. Linked FIFOs share the buffers of the larger side."""
     use: dict[str, int] = {}
     if tile.kind == "core":
-        use = {"stack": array.stack_bytes, **{b.name: b.bytes for b in array.buffers}}
-        use |= {f.name: f.depth * f.object_bytes for f in array.fifos if tile in (f.source, *f.targets)}
+        fifos = [f for f in array.fifos if tile in (f.source, *f.targets)]
+        use = {"stack": array.stack_bytes, "constants": CONSTANT_BYTES}
+        use |= {b.name: b.bytes for b in array.buffers}
+        use |= {f.name: f.depth * f.object_bytes for f in fifos}
+        use["cursors"] = 4 * len(fifos)  # mlir-aie's: which buffer of each FIFO is next
     elif tile.kind == "memtile":
         for link in array.links:
             ends = [array.fifo(n) for n in (*link.sources, *link.targets)]
@@ -209,15 +216,25 @@ def check(array: Overlay) -> None:
         parts = ", ".join(f"{name} {size}" for name, size in use.items())
         memory.check(sum(use.values()), f"the memory of {tile} ({parts})")
         if tile.kind == "memtile":
-            limits.MEMTILE_DESCRIPTORS.check(_descriptors(array, tile), f"the descriptors of {tile}")
+            for parity, count in zip(("even", "odd"), descriptors(array, tile)):
+                what = f"the number of descriptors of the {parity} channels of {tile}"
+                limits.MEMTILE_DESCRIPTORS.check(count, what)
 
 
-def _descriptors(array: Overlay, tile: Tile) -> int:
-    """Descriptors of a memtile: each end of each FIFO has one per buffer of its link."""
-    total = 0
-    for link in array.links:
-        ends = [array.fifo(n) for n in (*link.sources, *link.targets)]
-        if tile in (ends[0].source, *ends[0].targets):
+def descriptors(array: Overlay, tile: Tile) -> tuple[int, int]:
+    """Descriptors of a memtile's even and odd channels, as mlir-aie assigns them.
+
+    Channels are numbered per direction in the order of `fifos`. Each has a descriptor per buffer of its link;
+    the channel of the object that a link divides or joins has one per part of each.
+    """
+    counts = [0, 0]
+    incoming = [f for f in array.fifos if tile in f.targets]
+    outgoing = [f for f in array.fifos if tile == f.source]
+    for channels in (incoming, outgoing):
+        for number, fifo in enumerate(channels):
+            link = next(k for k in array.links if fifo.name in (*k.sources, *k.targets))
+            ends = [array.fifo(name) for name in (*link.sources, *link.targets)]
             whole = max(ends, key=lambda f: f.object_bytes)  # the side that owns the buffers
-            total += whole.depth * len(ends)
-    return total
+            parts = len(ends) - 1 if fifo is whole else 1
+            counts[number % 2] += whole.depth * parts
+    return counts[0], counts[1]

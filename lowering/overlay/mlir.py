@@ -1,12 +1,17 @@
 """The overlay as MLIR text for mlir-aie (`aiecc`), in the syntax of mlir-aie 1.3 and its main of April 2026.
 
-Design notes, where older examples mislead:
-- the device is `npu1` (there is no `npu1_4col`); `link_with` is an attribute of the kernel's declaration;
-- `dynamic_objfifo_lowering` on a core makes trip counts legal that are only known at run time;
-- `scf.index_switch` wants a default region: an unknown op is skipped, the simulator refuses it.
-Not tried here: aiecc itself. What was: every kind of aie line below occurs in a skeleton that mlir-aie took through
-its whole pipeline (tests/overlay/data), and everything else (func, scf, arith, memref, with the aie ops in generic
-form) passes the verifier of MLIR 22's mlir-opt for 1, 2 and 4 columns.
+Design notes, all found by running mlir-aie's passes (main of 23 April 2026) on what this prints; the tests in
+tests/overlay repeat it where `aie-opt` is installed:
+- The device is `npu1` (there is no `npu1_4col`); `link_with` is an attribute of the kernel's declaration.
+- `dynamic_objfifo_lowering` on a core makes trip counts legal that are only known at run time.
+- A switch is printed as one `scf.if` after another, never as `scf.index_switch`. The pass that turns FIFOs into
+  locks takes an object as still held unless its release comes earlier in the same block or an enclosing one. Cases
+  of one switch are no such blocks, so an acquire in the second case found the object of the first case "held" and
+  got no lock: no message, a core that reads buffers before they are filled.
+- Depths are lists, one per end. A single number is a wish: a core that acquires two objects at once gets three
+  buffers, and the third A buffer does not fit.
+- Cores ask for the allocation scheme "basic-sequential". The default spreads buffers over the four banks up to
+  the end of the memory, and the linker has no byte left for the kernels' constants.
 The runtime sequence is empty: the instruction words of a model come from `lowering`, never from aiecc. It
 only fixes the kernel's signature (two arguments: weights and activations).
 """
@@ -32,7 +37,9 @@ def print_mlir(overlay: Overlay) -> str:
         lines.append(
             f'    func.func private @{name}({signature}) attributes {{link_with = "{KERNEL_OBJECT_FILE}"}}'
         )
-    lines += [f"    {_tile(t)} = aie.tile({t.column}, {t.row})" for t in overlay.tiles]
+    for tile in overlay.tiles:
+        scheme = ' {allocation_scheme = "basic-sequential"}' if tile.kind == "core" else ""
+        lines.append(f"    {_tile(tile)} = aie.tile({tile.column}, {tile.row}){scheme}")
     lines += _fifos(overlay)
     for core in overlay.cores:
         lines += [f"    {line}" for line in _Core(overlay, core, types).lines()]
@@ -48,10 +55,10 @@ def _fifos(overlay: Overlay) -> list[str]:
     lines = []
     for fifo in overlay.fifos:
         targets = ", ".join(map(_tile, fifo.targets))
-        element = f"memref<{fifo.object_bytes // 2}xbf16>"
+        depths = ", ".join([str(fifo.depth)] * (1 + len(fifo.targets)))
         lines.append(
-            f"    aie.objectfifo @{fifo.name}({_tile(fifo.source)}, {{{targets}}}, {fifo.depth} : i32)"
-            f" : !aie.objectfifo<{element}>"
+            f"    aie.objectfifo @{fifo.name}({_tile(fifo.source)}, {{{targets}}}, [{depths}])"
+            f" : !aie.objectfifo<memref<{fifo.object_bytes // 2}xbf16>>"
         )
     for link in overlay.links:
         sources, targets = (", ".join(f"@{n}" for n in names) for names in (link.sources, link.targets))
@@ -148,11 +155,13 @@ class _Core:
 
     def switch(self, s: Switch, scope: dict[str, str]) -> list[str]:
         lines: list[str] = []
-        value, index = self.word(s.on, scope, lines), self.fresh("u")
-        lines += [f"{index} = arith.index_cast {value} : i32 to index", f"scf.index_switch {index}"]
+        value = self.word(s.on, scope, lines)
         for case in s.cases:
-            lines += [f"case {case.value} {{", *self.block(case.body, scope), "  scf.yield", "}"]
-        return [*lines, "default {", "}"]
+            constant, chosen = self.fresh("p"), self.fresh("e")
+            lines.append(f"{constant} = arith.constant {case.value} : i32")
+            lines.append(f"{chosen} = arith.cmpi eq, {value}, {constant} : i32")
+            lines += [f"scf.if {chosen} {{", *self.block(case.body, scope), "}"]
+        return lines
 
     def loop(self, s: Loop, scope: dict[str, str]) -> list[str]:
         lines: list[str] = []

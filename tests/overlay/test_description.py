@@ -14,7 +14,7 @@ import lowering
 from kernels_xdna1.description import BY_NAME
 from lowering.errors import LimitError
 from lowering.overlay import listing, memory_use, overlay
-from lowering.overlay.description import KERNELS, Tile, check
+from lowering.overlay.description import KERNELS, Tile, check, descriptors
 from lowering.overlay.picture import draw
 from lowering.overlay.program import ACCUMULATOR, COLUMN, HEADER, ROW, Acquire, Call, Loop, Word, walk
 
@@ -46,13 +46,19 @@ def test_other_numbers_of_columns_are_refused(columns: int) -> None:
 
 def test_memory_of_core_and_memtile_by_hand() -> None:
     array = overlay(4)
-    assert sum(memory_use(array, Tile(2, 3)).values()) == 3328 + 256 + 16384 + 2 * 8192 + 2 * 8192 + 8192
+    assert sum(memory_use(array, Tile(2, 3)).values()) == 3328 + 2048 + 256 + 16384 + 5 * 8192 + 12
     assert sum(memory_use(array, Tile(2, 1)).values()) == 4 * 8192 + 4 * 8192 + 2 * 32768
-    assert sum(memory_use(overlay(1), Tile(0, 1)).values()) == 4 * 32768 + 4 * 8192 + 2 * 32768
+    assert sum(memory_use(overlay(1), Tile(0, 1)).values()) == 2 * 32768 + 4 * 8192 + 2 * 32768
 
 
-def _with_fifo(name: str, **changes: object):
-    array = overlay(4)
+def test_descriptors_of_memtiles_by_hand() -> None:
+    # channels in: A, B, the four C; out: A per row, B, the joined C
+    assert descriptors(overlay(4), Tile(1, 1)) == (4 + 2 + 2 + 4 + 8, 4 + 2 + 2 + 4)
+    assert descriptors(overlay(1), Tile(0, 1)) == (8 + 2 + 2 + 2 + 2 + 4, 4 + 2 + 2 + 2 + 2 + 8)
+
+
+def _with_fifo(name: str, columns: int = 4, **changes: object):
+    array = overlay(columns)
     fifos = tuple(dataclasses.replace(f, **changes) if f.name == name else f for f in array.fifos)
     return dataclasses.replace(array, fifos=fifos)
 
@@ -60,16 +66,25 @@ def _with_fifo(name: str, **changes: object):
 @pytest.mark.parametrize(
     ("name", "depth", "limit"),
     [
-        ("C_core1_2", 2, r"core memory: the memory of core \(row 2, column 1\) .* is 69120"),
+        ("C_core1_2", 2, r"core memory: the memory of core \(row 2, column 1\) .* is 71180"),
         ("A_row3", 3, "core memory"),
         ("B_in2", 60, "memtile memory: the memory of memtile 2"),
-        ("A_in0", 24, "memtile descriptors: the descriptors of memtile 0"),
+        (
+            "A_in0",
+            24,
+            "memtile descriptors: the number of descriptors of the even channels of memtile 0 is 60",
+        ),
         ("A_row0", 1, "FIFO depth: the core program holds 2 objects of A_row0"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(name: str, depth: int, limit: str) -> None:
     with pytest.raises(LimitError, match=limit):
         check(_with_fifo(name, depth=depth))
+
+
+def test_four_buffers_of_a_divided_object_are_too_many() -> None:
+    with pytest.raises(LimitError, match="even channels of memtile 0 is 32, the limit is 24 descriptors"):
+        check(_with_fifo("A_in0", columns=1, depth=4))
 
 
 def test_a_second_result_channel_is_refused() -> None:

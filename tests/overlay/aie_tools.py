@@ -1,0 +1,131 @@
+"""mlir-aie's own tools, where a machine has them: found, run with the passes of its driver `aiecc`, and given
+our commands as a runtime sequence.
+
+Looked for on the PATH and in `$MLIR_AIE_INSTALL_DIR/bin`. Tests that need them are marked `needs_tools` and skip with
+a reason where they are missing. The pass names are those of mlir-aie's main of April 2026.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lowering.instructions import MM2S, S2MM, Command, Dma, Wait
+from lowering.overlay import overlay
+from lowering.overlay.mlir import print_mlir
+from lowering.program import Program
+
+
+def find(tool: str) -> str | None:
+    install = os.environ.get("MLIR_AIE_INSTALL_DIR")
+    places = [os.environ.get("PATH", "")] + ([str(Path(install) / "bin")] if install else [])
+    return shutil.which(tool, path=os.pathsep.join(places))
+
+
+needs_tools = pytest.mark.skipif(
+    not (find("aie-opt") and find("aie-translate")),
+    reason="aie-opt and aie-translate (mlir-aie) are neither on the PATH nor in $MLIR_AIE_INSTALL_DIR/bin",
+)
+
+FIFOS = (
+    "aie-register-objectFifos,"
+    "aie-objectFifo-stateful-transform{dynamic-objFifos=false packet-sw-objFifos=false}"
+)
+# What aiecc runs before it compiles cores: FIFOs to locks, buffers and descriptors; addresses; routes.
+RESOURCES = (
+    "builtin.module(lower-affine,aie-canonicalize-device,"
+    f"aie.device(aie-assign-lock-ids,{FIFOS},aie-assign-bd-ids,aie-lower-cascade-flows,"
+    "aie-lower-broadcast-packet,aie-lower-multicast,aie-assign-tile-controller-ids,"
+    "aie-generate-column-control-overlay{route-shim-to-tile-ctrl=false},aie-assign-buffer-addresses,"
+    "aie-assign-core-link-files,aie-vector-transfer-lowering),convert-scf-to-cf,"
+    "aie.device(aie-create-pathfinder-flows))"
+)
+# The runtime sequence to NPU commands.
+SEQUENCE = (
+    "builtin.module(aie-materialize-runtime-sequences,aie.device(aie-materialize-bd-chains,"
+    "aie-substitute-shim-dma-allocations,aie-assign-runtime-sequence-bd-ids,canonicalize,aie-dma-tasks-to-npu,"
+    "aie-dma-to-npu,aie-lower-set-lock))"
+)
+# Only as much of the array as the shims' channels need.
+SHIMS = f"builtin.module(aie.device({FIFOS}))"
+
+
+def core_to_llvm(column: int, row: int) -> str:
+    """The passes from one core of `RESOURCES`' result to the LLVM dialect."""
+    return (
+        "builtin.module(aie.device(aie-localize-locks,aie-normalize-address-spaces,aie-transform-bfp-types),"
+        f"aie-standard-lowering{{tilecol={column} tilerow={row}}},aiex-standard-lowering,"
+        "canonicalize,cse,expand-strided-metadata,lower-affine,arith-expand,"
+        "finalize-memref-to-llvm,convert-func-to-llvm{use-bare-ptr-memref-call-conv=true},"
+        "convert-to-llvm{dynamic=true},convert-vector-to-llvm,convert-ub-to-llvm,canonicalize,cse)"
+    )
+
+
+class Refused(Exception):
+    """A tool ended with an error; the text is its error messages."""
+
+
+def opt(text: str, *pipelines: str) -> str:
+    """MLIR through pipelines of `aie-opt`, one after another. Raises `Refused`."""
+    for pipeline in pipelines:
+        text = run("aie-opt", text, f"--pass-pipeline={pipeline}").decode()
+    return text
+
+
+def run(tool: str, text: str, *options: str) -> bytes:
+    """What a tool writes for MLIR text. Raises `Refused`."""
+    path = find(tool)
+    assert path is not None
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder) / "in.mlir", Path(folder) / "out"
+        source.write_text(text)
+        ended = subprocess.run(
+            [path, *options, str(source), "-o", str(result)], capture_output=True, text=True, cwd=folder
+        )
+        if ended.returncode:
+            raise Refused("\n".join(line for line in ended.stderr.splitlines() if "error: " in line))
+        return result.read_bytes()
+
+
+def words_of(program: Program) -> np.ndarray:
+    """The instruction words (uint32) that mlir-aie's tools make of a program's commands on our overlay."""
+    lowered = opt(with_sequence(program), SHIMS, SEQUENCE)
+    binary = run("aie-translate", lowered, "--aie-npu-to-binary", "--aie-output-binary=true")
+    return np.frombuffer(binary, np.uint32)
+
+
+def with_sequence(program: Program) -> str:
+    """The overlay's MLIR with the program's commands as its runtime sequence."""
+    text = print_mlir(overlay(program.columns))
+    start = text.index("    aie.runtime_sequence(")
+    types = [f"memref<{size // 4}xi32>" for size in (program.weights_bytes, program.activations_bytes)]
+    head = f"    aie.runtime_sequence(%arg0: {types[0]}, %arg1: {types[1]}) {{"
+    body = [f"      {line}" for line in sequence(program.commands, types)]
+    return text[:start] + "\n".join([head, *body, "    }", "  }", "}", ""])
+
+
+def sequence(commands: Sequence[Command], types: Sequence[str]) -> list[str]:
+    """Commands in the syntax of `aiex`; `types` are those of the kernel arguments."""
+    names = {(MM2S, 0): "A_in", (MM2S, 1): "B_in", (S2MM, 0): "C_out"}
+    lines = []
+    for c in commands:
+        assert isinstance(c, Dma | Wait)
+        fifo = f"@{names[c.direction, c.channel]}{c.column}"
+        if isinstance(c, Wait):
+            lines.append(f"aiex.npu.dma_wait {{symbol = {fifo}}}")
+            continue
+        assert c.element_bytes == 4
+        offsets, sizes, strides = ([0, 0, 0, c.offset], list(c.sizes), list(c.strides))
+        token = str(c.issue_token).lower()
+        lines.append(
+            f"aiex.npu.dma_memcpy_nd(%arg{c.arg}{offsets}{sizes}{strides}) "
+            f"{{id = {c.bd} : i64, issue_token = {token}, metadata = {fifo}}} : {types[c.arg]}"
+        )
+    return lines

@@ -1,0 +1,197 @@
+"""The overlay through mlir-aie's own passes: resources, routes, the lowered cores, and the words of programs."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+
+import pytest
+from aie_tools import RESOURCES, Refused, core_to_llvm, needs_tools, opt, run, words_of
+from lowered_core import demanded, executed
+
+from kernels_xdna1.description import BY_NAME, CONSTANT_BYTES
+from lowering import limits, lower, ops
+from lowering.overlay import memory_use, overlay
+from lowering.overlay.description import COLUMN_CHOICES, descriptors
+from lowering.overlay.mlir import print_mlir
+from lowering.time.encoder import EncoderConfig, encoder_region
+
+pytestmark = needs_tools
+every_width = pytest.mark.parametrize("columns", COLUMN_CHOICES)
+ELEMENT_BYTES = {"bf16": 2, "i32": 4, "f32": 4}
+
+
+@functools.cache
+def resources(columns: int) -> str:
+    """The overlay after everything that needs no core compiler."""
+    return opt(print_mlir(overlay(columns)), RESOURCES)
+
+
+def buffers(text: str) -> dict[tuple[int, int], dict[str, tuple[int, int]]]:
+    """By tile (column, row): name -> address and bytes."""
+    tiles = {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"(%\w+) = aie\.tile\((\d+), (\d+)\)", text)}
+    found: dict[tuple[int, int], dict[str, tuple[int, int]]] = {tile: {} for tile in tiles.values()}
+    pattern = r"aie\.buffer\((%\w+)\) \{address = (\d+) : i32.*?sym_name = \"(\w+)\"\} : memref<(\d+)x(\w+)>"
+    for tile, address, name, count, kind in re.findall(pattern, text):
+        found[tiles[tile]][name] = int(address), int(count) * ELEMENT_BYTES[kind]
+    return found
+
+
+@every_width
+def test_buffers_are_those_of_the_description_and_leave_room_for_constants(columns: int) -> None:
+    array = overlay(columns)
+    placed = buffers(resources(columns))
+    for tile in array.tiles:
+        if tile.kind == "shim":
+            continue
+        use = memory_use(array, tile)
+        behind = use.pop("constants", 0)
+        here = sorted(placed[tile.column, tile.row].values())
+        assert sum(size for _, size in here) == sum(use.values()) - use.get("stack", 0)
+        ends = [use.get("stack", 0), *(address + size for address, size in here)]
+        assert all(address >= end for (address, _), end in zip(here, ends, strict=False))
+        memory = limits.CORE_MEMORY if tile.kind == "core" else limits.MEMTILE_MEMORY
+        assert ends[-1] + behind <= memory.maximum
+        assert all(address % 32 == 0 for address, size in here if size >= limits.BLOCK_BYTES)
+
+
+@every_width
+def test_descriptors_are_those_of_the_description(columns: int) -> None:
+    text = resources(columns)
+    array = overlay(columns)
+    for tile in array.tiles:
+        if tile.kind == "shim":
+            continue
+        name = "memtile_dma" if tile.kind == "memtile" else "mem"
+        body = re.search(rf"aie\.{name}\(%\w*{tile.column}_{tile.row}\) \{{(.*?)\n    \}}", text, re.DOTALL)
+        assert body is not None, tile
+        ids = [int(i) for i in re.findall(r"{bd_id = (\d+)", body[1])]
+        assert len(ids) == len(set(ids))
+        if tile.kind == "memtile":
+            half = limits.MEMTILE_DESCRIPTORS.maximum
+            even = sum(i < half for i in ids)
+            assert (even, len(ids) - even) == descriptors(array, tile)
+        else:
+            assert len(ids) == sum(array.port(tile, path).depth for path in "ABC")
+
+
+@every_width
+def test_shim_channels_are_those_that_the_words_name(columns: int) -> None:
+    found = re.findall(
+        r"aie\.shim_dma_allocation @(\w+?)_shim_alloc\(%\w*?(\d)_0, (\w+), (\d)\)", resources(columns)
+    )
+    expected = {
+        (f"{path}{c}", str(c), direction, str(number))
+        for c in range(columns)
+        for path, direction, number in (("A_in", "MM2S", 0), ("B_in", "MM2S", 1), ("C_out", "S2MM", 0))
+    }
+    assert set(found) == expected and len(found) == len(expected)
+
+
+def header(**words: int) -> list[int]:
+    values = [0] * 64
+    for name, value in words.items():
+        values[int(name[1:])] = value
+    return values
+
+
+def headers(columns: int) -> list[list[int]]:
+    """Every op after every other one, with odd trip counts, so that FIFOs stand at either buffer."""
+    gemm = header(h0=1, h1=2, h2=3, h3=columns, h4=4, h8=1)
+    alone = header(h0=1, h1=1, h2=5)
+    attention = header(h0=2, h1=3, h2=2, h3=max(2, columns) - 2)
+    rows = header(h0=3, h1=1, h2=5, h3=3, h4=3)
+    unknown = header(h0=7)
+    return [
+        gemm,
+        attention,
+        rows,
+        gemm,
+        rows,
+        attention,
+        alone,
+        attention,
+        attention,
+        unknown,
+        rows,
+        rows,
+        gemm,
+    ]
+
+
+@every_width
+def test_lowered_cores_execute_the_core_program(columns: int) -> None:
+    """Locks, buffers and kernel calls of every core, in order, against the description's core program."""
+    array, text = overlay(columns), resources(columns)
+    for core in array.cores:
+        wanted = demanded(array, core, headers(columns))
+        assert executed(text, array, core, headers(columns)) == wanted
+    calls = Counter(event[0] for event in wanted)
+    assert set(BY_NAME) <= set(calls)
+
+
+def test_a_lock_that_is_missing_would_be_seen() -> None:
+    array, text = overlay(1), resources(1)
+    core = array.cores[0]
+    locks = [m for m in re.finditer(r" *aie\.use_lock\(%A_row0.*, AcquireGreaterEqual, 2\)\n", text)]
+    assert len(locks) == 2  # attention and row ops
+    for lock in locks:
+        broken = text[: lock.start()] + text[lock.end() :]
+        assert executed(broken, array, core, headers(1)) != demanded(array, core, headers(1))
+
+
+@every_width
+def test_cores_become_llvm_ir_and_linker_scripts(columns: int) -> None:
+    array, text = overlay(columns), resources(columns)
+    for core in (array.cores[0], array.cores[-1]):
+        lowered = opt(text, core_to_llvm(core.column, core.row))
+        source = run("aie-translate", lowered, "--mlir-to-llvmir").decode()
+        assert f"define void @core_{core.column}_{core.row}()" in source
+        assert all(f"call void @{kernel}(" in source for kernel in BY_NAME)
+        place = [f"--tilecol={core.column}", f"--tilerow={core.row}"]
+        script = run("aie-translate", text, "--aie-generate-ldscript", *place).decode()
+        free = re.search(r"data \(!RX\) : ORIGIN = 0x(\w+), LENGTH = 0x(\w+)", script)
+        assert free is not None and int(free[2], 16) >= CONSTANT_BYTES
+        assert "INPUT(overlay_kernels.o)" in script
+
+
+def test_what_the_description_refuses_mlir_aie_refuses_too() -> None:
+    four_deep = re.sub(r"(@A_in0\(.*?), \[2, 2\]", r"\1, [4, 4]", print_mlir(overlay(1)))
+    with pytest.raises(Refused, match="more than 48 blocks"):
+        opt(four_deep, RESOURCES)
+    third_a = re.sub(r"(@A_row\d\(.*?), \[2, 2\]", r"\1, [2, 3]", print_mlir(overlay(1)))
+    with pytest.raises(Refused, match="allocation failed"):
+        opt(third_a, RESOURCES)
+
+
+def region(op: ops.Op, shapes: list[tuple[int, int]], **params: tuple[int, ...]) -> ops.Region:
+    values = tuple(ops.Value(i, *shape) for i, shape in enumerate(shapes))
+    described = tuple(ops.Param(name, shape) for name, shape in params.items())
+    return ops.Region(values, tuple(range(len(shapes) - 1)), (op.out,), described, (op,), "test")
+
+
+REGIONS = {
+    "encoder": encoder_region(EncoderConfig("small", layers=2, width=128, heads=2, ffn=512), 100),
+    "gemm": region(
+        ops.Linear(1, x=0, weight="w", bias="b"), [(700, 384), (700, 1536)], w=(1536, 384), b=(1536,)
+    ),
+    "residual": region(
+        ops.Linear(2, x=0, weight="w", bias="b", residual=1),
+        [(300, 128), (300, 320), (300, 320)],
+        w=(320, 128),
+        b=(320,),
+    ),
+    "attention": region(ops.Attention(3, q=0, k=1, v=2, heads=6), [(1500, 384)] * 4),
+    "layer_norm": region(ops.LayerNorm(1, x=0, gamma="g", beta="b"), [(1500, 384)] * 2, g=(384,), b=(384,)),
+    "softmax": region(ops.Softmax(1, x=0), [(100, 150)] * 2),
+    "add": region(ops.Add(2, x=0, y=1), [(100, 150)] * 3),
+}
+
+
+@every_width
+@pytest.mark.parametrize("name", REGIONS)
+def test_words_of_programs(name: str, columns: int) -> None:
+    """What aie-translate writes for a program's commands on our overlay is what `lowering` encodes."""
+    program = lower(REGIONS[name], columns=columns)
+    assert words_of(program).tolist() == program.words.tolist()
