@@ -1,16 +1,25 @@
-"""The sandbox for tests: skipped, with the reason, where its packages can't be had."""
+"""The sandbox for tests: skipped, with the reason, where its packages can't be had. And pyxrt for tests with
+torch."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import sandbox`, in tests and inside the sandbox alike
 
+from borrowed_xrt import BorrowedXrt
+from machine import write_overlay
 from sandbox import packages
-from sandbox.host import Sandbox
+from sandbox.host import FINGERPRINT, Sandbox
+from scripted_xrt import ScriptedXrt
+
+from torch_xdna import devices
+from torch_xdna.devices.npu import binding, overlay, process
 
 _reason: list[str] = []
 
@@ -37,3 +46,50 @@ def sandbox(xrt_packages: Path, tmp_path: Path) -> Sandbox:
 def overlay_file(xrt_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An xclbin with the kernel name that this version asks for, 4 columns."""
     return str(Sandbox(tmp_path_factory.mktemp("overlay")).xclbin())
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that just started."""
+    monkeypatch.setattr(overlay, "fingerprint", lambda columns: FINGERPRINT)
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+    binding.load.cache_clear()
+    devices._make.cache_clear()
+    devices._warn_once.cache_clear()
+    process._at_exit()
+    process._runtimes.clear()
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def scripted(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedXrt:
+    module = ScriptedXrt()
+    monkeypatch.setitem(sys.modules, "pyxrt", module)
+    monkeypatch.setenv("TORCH_XDNA_OVERLAY", str(write_overlay(tmp_path / "overlay.xclbin")))
+    return module
+
+
+@pytest.fixture
+def borrowed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[BorrowedXrt]:
+    """The knobs of the stand-in driver may come as the fixture's parameter."""
+    sandbox, overlay_file = map(request.getfixturevalue, ("sandbox", "overlay_file"))
+    module = BorrowedXrt(sandbox, **getattr(request, "param", {}))
+    request.getfixturevalue("fresh")
+    monkeypatch.setitem(sys.modules, "pyxrt", module)
+    monkeypatch.setenv("TORCH_XDNA_OVERLAY", overlay_file)
+    monkeypatch.setitem(process.runtime.__kwdefaults__, "patience", 0.2)
+    monkeypatch.setitem(process.runtime.__kwdefaults__, "run_timeout", 5.0)
+    yield module
+    _forget()
+    module.end()
+
+
+@pytest.fixture(params=["borrowed", "scripted"])
+def xrt(request: pytest.FixtureRequest) -> ScriptedXrt | BorrowedXrt:
+    """A process that just started, with an NPU."""
+    return request.getfixturevalue(request.param)

@@ -1,7 +1,7 @@
 """A pyxrt in Python for interpreters with torch: the calls that the runtime makes, and an array behind them.
 
-The real module is tested in the sandbox; this one exists because the sandbox has no torch. States of coming
-runs are scripted: `XRT.script = ["ERROR", ...]`; without a script the array simulator executes the run.
+For machines on which the packages of the real module can't be had (`borrowed_xrt`). States of coming runs are
+scripted; without a script the array simulator executes the run.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class ScriptedXrt(types.ModuleType):
             def start(self) -> None:
                 xrt.runs += 1
                 state = xrt.script.pop(0) if xrt.script else "COMPLETED"
-                if state == "GONE":
-                    raise RuntimeError("DRM_IOCTL_AMDXDNA_EXEC_CMD IOCTL failed (err=-19): No such device")
+                if state == "SUBMIT":
+                    raise RuntimeError("DRM_IOCTL_AMDXDNA_EXEC_CMD IOCTL failed (err=-5): Input/output error")
                 if state == "COMPLETED":
                     code, weights, activations = (self.arguments[i].bytes for i in (1, 3, 4))
                     words = code.view(np.uint32)[: self.arguments[2]]
@@ -74,6 +74,10 @@ class ScriptedXrt(types.ModuleType):
                 self.ended = ert_cmd_state[f"ERT_CMD_STATE_{state}"]
 
         self.bo, self.run = bo, run
+
+    def fail(self, state: str, times: int) -> None:
+        """The next `times` runs end in `state` (ERROR, ABORT, TIMEOUT), or can't be submitted (SUBMIT)."""
+        self.script = [state] * times
 
     def enumerate_devices(self) -> int:
         return 1

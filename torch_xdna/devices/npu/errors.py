@@ -79,11 +79,16 @@ _MEANINGS: tuple[tuple[str, type[NpuError], str], ...] = (
 )
 
 
+_ADDRESS = re.compile(
+    r"\b(addr|offset)=\w+,? ?"
+)  # another one each time: the same reason would be told again
+
+
 def translate(error: BaseException, doing: str, otherwise: type[NpuError] = NpuUnavailable) -> NpuError:
     """XRT's exception as ours: `doing` names the step that failed; unknown messages become `otherwise`."""
     if isinstance(error, NpuError):
         return error
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(_ADDRESS.sub("", str(error)).split()) or type(error).__name__
     if isinstance(error, MemoryError):
         text = f"bad_alloc {text}"
     for pattern, kind, meaning in _MEANINGS:
