@@ -110,6 +110,8 @@ def gemm(
         core += costs.kernel_cycles("gemm_residual") + (extra - 1) * costs.kernel_cycles(
             "gemm_residual", "skip"
         )
+        # A core passes over the other columns' blocks faster than they arrive: two are there already, the rest stream.
+        core += max(0, extra - 2) * costs.stream_cycles(BLOCK_BYTES)
     tasks = columns * ((2 * rounds * groups if residual else 1) + 2 * rounds)
     return _op(
         name, kind, f"{rows}x{k}x{'+'.join(str(n) for n in widths)}", costs, columns, trips,
@@ -128,19 +130,8 @@ def conv(op: ops.Conv1d, region: ops.Region, costs: Costs, columns: int) -> list
         k = 3 * BLOCK * ceil(channels / BLOCK)
         macs = rows * 3 * channels * out
         return [
-            gemm(
-                op.name,
-                rows,
-                k,
-                [out],
-                costs,
-                columns,
-                gelu=op.gelu,
-                residual=residual,
-                kind="conv",
-                macs=macs,
-            )
-        ]
+            gemm(op.name, rows, k, [out], costs, columns, gelu=op.gelu, residual=residual, kind="conv", macs=macs)
+        ]  # fmt: skip
     second = next((o for o in region.ops if isinstance(o, ops.Conv1d) and o.x == op.out), None)
     planes = (("", 0),) if op.stride != 1 or second is None else PLANES
     phases = op.stride if len(planes) == 1 else 2

@@ -35,6 +35,11 @@ def difference(region: ops.Region, columns: int, clock: float) -> float:
         (1500, 384, 1536, True, False),
         (256, 2048, 512, False, True),
         (100, 64, 256, False, False),
+        (64, 64, 64, False, False),
+        (1, 512, 512, False, True),
+        (2000, 128, 128, False, True),
+        (700, 768, 768, False, True),
+        (300, 1280, 5120, True, False),
     ],
 )
 def test_products_agree_with_the_simulator(columns, rows, k, n, gelu, residual):
@@ -43,7 +48,16 @@ def test_products_agree_with_the_simulator(columns, rows, k, n, gelu, residual):
 
 @pytest.mark.parametrize(
     ("model", "context", "columns", "clock"),
-    [("base", 100, 4, 1.03), ("tiny", 300, 2, 1.8), ("tiny", 100, 1, 1.6), ("tiny", 1500, 4, 1.03)],
+    [
+        ("base", 100, 4, 1.03),
+        ("tiny", 20, 4, 0.8),
+        ("tiny", 300, 2, 1.8),
+        ("tiny", 100, 1, 1.6),
+        ("tiny", 750, 2, 1.03),
+        ("tiny", 1500, 4, 1.03),
+        ("small", 100, 4, 1.31),
+        ("base", 1500, 4, 1.6),
+    ],
 )
 def test_encoders_agree_with_the_simulator(model, context, columns, clock):
     config = replace(MODELS[model], layers=1 if context == 1500 else 2)
