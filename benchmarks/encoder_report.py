@@ -102,7 +102,8 @@ def _cells(name: str, r: dict[str, Any]) -> list[str]:
     return [
         name, r["precision"], f"{1e3 * r['call_s']:.0f}",
         f"{1e3 * quartiles[0]:.0f} to {1e3 * quartiles[1]:.0f}" if quartiles else "",
-        *(f"{r[key]:.2f}" if key in r else "" for key in ("ratio", "cpu_ratio")), f"{r['compile_s']:.1f}",
+        *(f"{r[key]:.2f}" if key in r else "" for key in ("ratio", "cpu_ratio")),
+        "" if name.startswith("eager") else f"{r['compile_s']:.1f}",
         f"{r['first_call_s']:.1f}", f"{r['resident_mb']:.0f}", f"{r['peak_mb']:.0f}",
         f"{r['relative_error']:.1e}", f"{r['max_abs_error']:.1e}",
     ]  # fmt: skip

@@ -35,8 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         done = subprocess.run(
             [
                 sys.executable, "-m", "pytest", str(HERE / "test_layers.py"), "-v", "--benchmark-only", "-k", chosen,
-                f"--benchmark-json={written}", f"--benchmark-max-time={0.05 if args.quick else 0.7}",
-                "--benchmark-min-rounds=5", "--benchmark-columns=median,iqr,rounds", "--benchmark-group-by=group",
+                f"--benchmark-json={written}", f"--benchmark-max-time={0.05 if args.quick else 0.5}",
+                "--benchmark-min-rounds=5", "--benchmark-warmup=on", "--benchmark-warmup-iterations=3",
+                "--benchmark-columns=median,iqr,rounds", "--benchmark-group-by=group",
                 "-p", "no:cacheprovider",
             ],
             env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": folder},

@@ -1,4 +1,4 @@
-"""All of benchmarks/results by one command: `python benchmarks/tables.py [--quick] [--only encoder,layers,modelled]`.
+"""All of benchmarks/results by one command: `python benchmarks/tables.py [--quick] [--only encoder layers modelled]`.
 
 Measured parts come first and want a machine that does nothing else (about ten minutes on two cores), then the
 modelled ones. Every part writes its files when it is done, and one that fails does not stop the next. `--quick` tries
@@ -15,20 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+KINDS = ("encoder", "layers", "modelled")
 QUICK = HERE.parent / "build" / "results"
 # modelled.py knows one folder; a quick run must not write there.
-MODELLED_QUICK = (
-    "import sys, pathlib, modelled; modelled.RESULTS = pathlib.Path(sys.argv[1]); modelled.main(['--quick'])"
-)
+MODELLED_QUICK = """
+import pathlib, sys, modelled
+modelled.RESULTS = pathlib.Path(sys.argv[1])
+sys.exit(modelled.main(["--quick"]))
+"""
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", default="encoder,layers,modelled")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     args = parser.parse_args(arguments)
-    wanted = args.only.split(",")
-    parts = [part for part in (quick() if args.quick else full()) if part[0].split()[0] in wanted]
+    parts = [part for part in (quick() if args.quick else full()) if part[0].split()[0] in args.only]
     failed, began = [], time.monotonic()
     for number, (title, *command) in enumerate(parts, 1):
         minutes = (time.monotonic() - began) / 60
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def full() -> list[tuple[str, ...]]:
     """(title, argument of the interpreter, ...): the title's first word is what --only names."""
-    rounds = {"tiny": "11", "base": "11", "small": "5"}
+    rounds = {"tiny": "11", "base": "11", "small": "4"}
     encoders = [
         (f"encoder {size}", "encoder.py", "--size", size, "--rounds", n) for size, n in rounds.items()
     ]
@@ -57,7 +59,7 @@ def quick() -> list[tuple[str, ...]]:
     return [
         ("encoder tiny", "encoder.py", "--size", "tiny", "--rounds", "2", *out),
         ("layers tiny", "layers.py", "--size", "tiny", "--quick", *out),
-        ("modelled, closed form", "-c", MODELLED_QUICK, str(QUICK)),
+        ("modelled (closed form)", "-c", MODELLED_QUICK, str(QUICK)),
     ]
 
 
