@@ -2,7 +2,9 @@
 
 Design notes, all found by running mlir-aie's passes (main of 23 April 2026) on what this prints; the tests in
 tests/overlay repeat it where `aie-opt` is installed:
-- The device is `npu1` (there is no `npu1_4col`); `link_with` is an attribute of the kernel's declaration.
+- The device is as wide as the overlay, so that the driver needs no more columns free and aiecc's instruction
+  header has our count; four columns are plain `npu1`.
+- `link_with` is an attribute of the kernel's declaration.
 - `dynamic_objfifo_lowering` on a core makes trip counts legal that are only known at run time.
 - A switch is printed as one `scf.if` after another, never as `scf.index_switch`. The pass that turns FIFOs into
   locks takes an object as still held unless its release comes earlier in the same block or an enclosing one. Cases
@@ -23,6 +25,7 @@ from collections.abc import Sequence
 from lowering.overlay.description import KERNEL_OBJECT_FILE, KERNELS, Overlay, Tile
 from lowering.overlay.program import COLUMN, ROW, Acquire, Call, Loop, Release, Statement, Switch, Word
 
+DEVICES = {1: "npu1_1col", 2: "npu1_2col", 4: "npu1"}
 BLOCK_TYPE = "memref<4096xbf16>"
 _ENDLESS = 4294967295
 
@@ -31,7 +34,7 @@ def print_mlir(overlay: Overlay) -> str:
     """The module as text: kernels, tiles, FIFOs, links, then buffers and program of each core."""
     types = {"object": BLOCK_TYPE, "int": "i32"}
     types |= {b.name: f"memref<{b.count}x{b.dtype}>" for b in overlay.buffers}
-    lines = ["module {", "  aie.device(npu1) {"]
+    lines = ["module {", f"  aie.device({DEVICES[overlay.columns]}) {{"]
     for name, operands in KERNELS.items():
         signature = ", ".join(types[o] for o in operands)
         lines.append(

@@ -19,7 +19,7 @@ import pytest
 
 from lowering.instructions import MM2S, S2MM, Command, Dma, Wait
 from lowering.overlay import overlay
-from lowering.overlay.mlir import print_mlir
+from lowering.overlay.mlir import DEVICES, print_mlir
 from lowering.program import Program
 
 
@@ -53,8 +53,8 @@ SEQUENCE = (
     "aie-substitute-shim-dma-allocations,aie-assign-runtime-sequence-bd-ids,canonicalize,aie-dma-tasks-to-npu,"
     "aie-dma-to-npu,aie-lower-set-lock))"
 )
-# Only as much of the array as the shims' channels need.
-SHIMS = f"builtin.module(aie.device({FIFOS}))"
+FIFOS_ONLY = f"builtin.module(aie.device({FIFOS}))"
+SHIM_NAMES = {(MM2S, 0): "A_in", (MM2S, 1): "B_in", (S2MM, 0): "C_out"}
 
 
 def core_to_llvm(column: int, row: int) -> str:
@@ -94,30 +94,40 @@ def run(tool: str, text: str, *options: str) -> bytes:
         return result.read_bytes()
 
 
-def words_of(program: Program) -> np.ndarray:
-    """The instruction words (uint32) that mlir-aie's tools make of a program's commands on our overlay."""
-    lowered = opt(with_sequence(program), SHIMS, SEQUENCE)
-    binary = run("aie-translate", lowered, "--aie-npu-to-binary", "--aie-output-binary=true")
-    return np.frombuffer(binary, np.uint32)
+def words_of(program: Program, *, whole: bool = False) -> np.ndarray:
+    """The instruction words (uint32) that mlir-aie's tools make of a program's commands.
+
+    `whole`: on our overlay, where mlir-aie chooses the shims' channels; else on shims with the channels given.
+    """
+    lowered = opt(with_sequence(program, whole), FIFOS_ONLY, SEQUENCE)
+    return np.frombuffer(
+        run("aie-translate", lowered, "--aie-npu-to-binary", "--aie-output-binary=true"), np.uint32
+    )
 
 
-def with_sequence(program: Program) -> str:
-    """The overlay's MLIR with the program's commands as its runtime sequence."""
-    text = print_mlir(overlay(program.columns))
-    start = text.index("    aie.runtime_sequence(")
+def with_sequence(program: Program, whole: bool = True) -> str:
+    """A device whose runtime sequence is the program's commands."""
+    if whole:
+        text = print_mlir(overlay(program.columns))
+        lines = text[: text.index("    aie.runtime_sequence(")].splitlines()
+    else:
+        lines = ["module {", f"  aie.device({DEVICES[program.columns]}) {{"]
+        for c in range(program.columns):
+            lines.append(f"    %t{c} = aie.tile({c}, 0)")
+            for (direction, channel), name in SHIM_NAMES.items():
+                lines.append(f"    aie.shim_dma_allocation @{name}{c}(%t{c}, {direction}, {channel})")
     types = [f"memref<{size // 4}xi32>" for size in (program.weights_bytes, program.activations_bytes)]
-    head = f"    aie.runtime_sequence(%arg0: {types[0]}, %arg1: {types[1]}) {{"
-    body = [f"      {line}" for line in sequence(program.commands, types)]
-    return text[:start] + "\n".join([head, *body, "    }", "  }", "}", ""])
+    lines.append(f"    aie.runtime_sequence(%arg0: {types[0]}, %arg1: {types[1]}) {{")
+    lines += [f"      {line}" for line in sequence(program.commands, types)]
+    return "\n".join([*lines, "    }", "  }", "}", ""])
 
 
 def sequence(commands: Sequence[Command], types: Sequence[str]) -> list[str]:
     """Commands in the syntax of `aiex`; `types` are those of the kernel arguments."""
-    names = {(MM2S, 0): "A_in", (MM2S, 1): "B_in", (S2MM, 0): "C_out"}
     lines = []
     for c in commands:
         assert isinstance(c, Dma | Wait)
-        fifo = f"@{names[c.direction, c.channel]}{c.column}"
+        fifo = f"@{SHIM_NAMES[c.direction, c.channel]}{c.column}"
         if isinstance(c, Wait):
             lines.append(f"aiex.npu.dma_wait {{symbol = {fifo}}}")
             continue

@@ -31,7 +31,7 @@ with open(os.environ["CALLS"], "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\\n")
 options = dict(a.split("=", 1) for a in sys.argv if "=" in a)
 path, name = options["--xclbin-name"], options["--xclbin-kernel-name"]
-assert os.path.exists("overlay_kernels.o") and "aie.device(npu1)" in open(sys.argv[-1]).read()
+assert os.path.exists("overlay_kernels.o") and "aie.device(npu1" in open(sys.argv[-1]).read()
 how = os.environ.get("STAND_IN", "")
 content = bytearray(b"xclbin2\\0" + bytes(400) + name.encode())
 content[304:312] = struct.pack("<Q", len(content))

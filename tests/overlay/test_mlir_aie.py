@@ -192,6 +192,13 @@ REGIONS = {
 @every_width
 @pytest.mark.parametrize("name", REGIONS)
 def test_words_of_programs(name: str, columns: int) -> None:
-    """What aie-translate writes for a program's commands on our overlay is what `lowering` encodes."""
+    """What aie-translate writes for a program's commands is what `lowering` encodes, header included."""
     program = lower(REGIONS[name], columns=columns)
     assert words_of(program).tolist() == program.words.tolist()
+
+
+@every_width
+def test_words_on_the_overlay(columns: int) -> None:
+    """The same where mlir-aie chooses the channels: the FIFOs' names instead of channel numbers."""
+    program = lower(REGIONS["encoder"], columns=columns)
+    assert words_of(program, whole=True).tolist() == program.words.tolist()
