@@ -54,6 +54,8 @@ def _all() -> list[Idea]:
         Idea("attention fused, scores never leave the core", "base", _fused_attention(costs), "in"),
         Idea("operands packed in blocks, not row-major", "base", _packed(), "in"),
         Idea("GELU in the product's epilogue, not as a row op", "base", _gelu_epilogue(costs), "in"),
+        Idea("residual blocks streamed to the core that adds them, not past all of a row", "base", _own_residual(costs),
+             "open: a FIFO"),
         Idea("residual in the product's epilogue, not as an add", "base", _residual_epilogue(costs), "in"),
         Idea("q, k, v as one product", "base", _joined(costs), "in"),
         Idea("best published GEMM kernel (112.6 MAC/cycle) in products and attention", "base",
@@ -130,6 +132,12 @@ def _residual_epilogue(costs: Costs) -> float:
     for k in (512, 2048):
         saved += _product(costs, k, 512) + add - _product(costs, k, 512, residual=True)
     return 1e3 * BASE.layers * saved
+
+
+def _own_residual(costs: Costs) -> float:
+    """Of 4 blocks a core adds one; two of the others arrive while it does not wait for them."""
+    trips = BASE.layers * 6 * (2 + 2) + 6 * 2
+    return 1e3 * costs.seconds(trips * (COLUMNS - 2) * costs.stream_cycles(8192))
 
 
 def _joined(costs: Costs) -> float:

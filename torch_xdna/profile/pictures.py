@@ -19,6 +19,7 @@ COLOURS = {
 }  # fmt: skip
 CLOCKS = (0.8, 1.03, 1.31, 1.6, 1.8)  # seen on real machines
 BINS = 600
+WIDE = 0.035  # share of a timeline from which an op has room for its name
 
 
 def write_all(profile: Profile, out: Path) -> list[Path]:
@@ -52,6 +53,9 @@ def timeline(profile: Profile, path: Path, window: tuple[float, float] | None = 
             top.broken_barh(
                 [span], (0, 1), facecolors=COLOURS.get(_kind(op), "#999999"), edgecolor="white", lw=0.3
             )
+            if op.seconds > WIDE * (last - first):
+                name = op.role.removeprefix("self_attn.")
+                top.text(span[0] + span[1] / 2, 0.5, name, ha="center", va="center", fontsize=6, clip_on=True)
     top.set_yticks([])
     kinds = list(dict.fromkeys(_kind(op) for op in profile.ops))
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS.get(kind, "#999999")) for kind in kinds]
@@ -66,7 +70,7 @@ def timeline(profile: Profile, path: Path, window: tuple[float, float] | None = 
         axes.set_yticks(np.arange(len(tracks)) + 0.5, list(tracks), fontsize=6)
     bottom.set_xlabel(_label("ms", profile))
     figure.colorbar(image, ax=(middle, bottom), label="busy", pad=0.01)
-    figure.suptitle(f"{profile.name}: where the time goes", fontsize=10)
+    figure.suptitle(f"{profile.name}: where the time goes, modelled, not measured", fontsize=10)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
@@ -74,22 +78,33 @@ def timeline(profile: Profile, path: Path, window: tuple[float, float] | None = 
 def roofline(profile: Profile, path: Path) -> None:
     """Every product over its operations per byte moved, under the roofs of array, stock kernel and DDR."""
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    intensity = np.geomspace(4, 2000, 200)
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    intensity = np.geomspace(4, 1000, 200)
     peak = profile.peak_gflops
     axes.loglog(intensity, np.minimum(peak, intensity * READ_GBS), color="black", lw=1)
-    axes.text(intensity[-1], peak * 1.03, f"peak {peak:.0f} GFLOPS", ha="right", fontsize=8)
+    axes.text(intensity[-1], peak * 1.05, f"peak {peak:.0f} GFLOPS", ha="right", fontsize=8)
     axes.axhline(peak * STOCK_SHARE, color="black", lw=0.8, ls="--")
-    axes.text(intensity[-1], peak * STOCK_SHARE * 1.03, "stock GEMM kernel", ha="right", fontsize=8)
-    axes.text(
-        intensity[3], intensity[3] * READ_GBS * 1.2, f"DDR reads {READ_GBS:g} GB/s", rotation=38, fontsize=8
+    axes.text(intensity[0], peak * STOCK_SHARE * 1.03, "stock GEMM kernel", fontsize=8)
+    axes.annotate(
+        f"DDR reads {READ_GBS:g} GB/s", (10, 10 * READ_GBS), (8, -4), textcoords="offset points", fontsize=8
     )
+    points: dict[tuple[float, float], list[str]] = {}
+    colours = {}
     for role, ops in profile.by("role").items():
         seconds, moved, macs = (sum(getattr(op, key) for op in ops) for key in ("seconds", "bytes", "macs"))
         if macs and moved:
-            x, y = 2 * macs / moved, 2e-9 * macs / seconds
-            axes.plot(x, y, "o", ms=5, color=COLOURS.get(_kind(ops[0]), "#999999"))
-            axes.annotate(f"{role} ({ops[0].bound})", (x, y), (4, -9), textcoords="offset points", fontsize=6)
+            point = 2 * macs / moved, 2e-9 * macs / seconds
+            near = next((p for p in points if np.allclose(p, point, rtol=0.02)), point)
+            points.setdefault(near, []).append(f"{role.removeprefix('self_attn.')} ({ops[0].bound})")
+            colours[near] = COLOURS.get(_kind(ops[0]), "#999999")
+    # Names stand beside the axes, highest first, so that they can't cover each other.
+    for place, (x, y) in enumerate(sorted(points, key=lambda point: -point[1])):
+        axes.plot(x, y, "o", ms=5, color=colours[x, y])
+        axes.annotate(
+            ", ".join(points[x, y]), (x, y), (1.02, 0.95 - 0.07 * place), textcoords="axes fraction", va="center",
+            fontsize=7, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "relpos": (0, 0.5), "color": colours[x, y]},
+        )  # fmt: skip
     axes.set_xlabel("operations per byte moved between DDR and the array")
     axes.set_ylabel("GFLOPS, useful products only")
     axes.set_title(_label(f"{profile.name}: roofline", profile), fontsize=9)
