@@ -7,8 +7,9 @@ of the file, so an unchanged overlay is not built again and a damaged file is.
 
 Design notes: aiecc takes the same options as Python script (1.2 and before), as C++ program (1.3) and as
 declarative driver (2026), so one command line serves all of them. The kernel's name in the xclbin carries the
-overlay's fingerprint; it is given by the caller and must be found in the result. Nothing here was run against
-the real tools by this project: the tests use stand-ins.
+overlay's fingerprint; it is given by the caller and must be found in the result. Neither aiecc nor Peano was ever run
+by this project: the tests use stand-ins. What was run are mlir-aie's passes before the core compiler, see
+`lowering.overlay.mlir`.
 """
 
 from __future__ import annotations
