@@ -53,6 +53,7 @@ SEQUENCE = (
     "aie-substitute-shim-dma-allocations,aie-assign-runtime-sequence-bd-ids,canonicalize,aie-dma-tasks-to-npu,"
     "aie-dma-to-npu,aie-lower-set-lock))"
 )
+FIND_FLOWS = "builtin.module(aie.device(aie-find-flows))"
 FIFOS_ONLY = f"builtin.module(aie.device({FIFOS}))"
 SHIM_NAMES = {(MM2S, 0): "A_in", (MM2S, 1): "B_in", (S2MM, 0): "C_out"}
 

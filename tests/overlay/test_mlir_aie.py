@@ -7,13 +7,13 @@ import re
 from collections import Counter
 
 import pytest
-from aie_tools import RESOURCES, Refused, core_to_llvm, needs_tools, opt, run, words_of
+from aie_tools import FIND_FLOWS, RESOURCES, Refused, core_to_llvm, needs_tools, opt, run, words_of
 from lowered_core import demanded, executed
 
 from kernels_xdna1.description import BY_NAME, CONSTANT_BYTES
 from lowering import limits, lower, ops
 from lowering.overlay import memory_use, overlay
-from lowering.overlay.description import COLUMN_CHOICES, descriptors
+from lowering.overlay.description import COLUMN_CHOICES, Fifo, Tile, descriptors
 from lowering.overlay.mlir import print_mlir
 from lowering.time.encoder import EncoderConfig, encoder_region
 
@@ -87,6 +87,49 @@ def test_shim_channels_are_those_that_the_words_name(columns: int) -> None:
         for path, direction, number in (("A_in", "MM2S", 0), ("B_in", "MM2S", 1), ("C_out", "S2MM", 0))
     }
     assert set(found) == expected and len(found) == len(expected)
+
+
+@every_width
+def test_routes_and_parts_are_those_of_the_fifos_and_links(columns: int) -> None:
+    """Where the routed switches lead, and which part of which object each memtile channel moves."""
+    array, text = overlay(columns), resources(columns)
+
+    def number(fifo: Fifo, tile: Tile) -> int:
+        """Channels count per tile and direction, in the order of the FIFOs."""
+        same = [f for f in array.fifos if (tile == f.source if tile == fifo.source else tile in f.targets)]
+        return same.index(fifo)
+
+    unrouted = re.sub(r"\n *aie\.flow\(.*", "", text)  # what the router left over
+    found = re.findall(r"aie\.flow\((%\w+), DMA : (\d), (%\w+), DMA : (\d)\)", opt(unrouted, FIND_FLOWS))
+    places = {f"{t.column}_{t.row}": t for t in array.tiles}
+    routes = [(places[s[-3:]], int(i), places[t[-3:]], int(j)) for s, i, t, j in found]
+    wanted = {(f.source, number(f, f.source), t, number(f, t)) for f in array.fifos for t in f.targets}
+    assert set(routes) == wanted and len(routes) == len(wanted)
+
+    for link in array.links:
+        ends = [array.fifo(name) for name in (*link.sources, *link.targets)]
+        whole = max(ends, key=lambda f: f.object_bytes)
+        tile = array.fifo(link.targets[0]).source
+        chains = memtile_chains(text, tile)
+        offsets = [o // 2 for o in link.offsets] or [0]
+        for i, fifo in enumerate([f for f in ends if f is not whole]):
+            expected = [(f"{whole.name}_{n}", (*offsets, 0)[i]) for n in range(whole.depth)]
+            assert chains["MM2S" if fifo.source == tile else "S2MM", number(fifo, tile)] == expected
+        expected = [(f"{whole.name}_{n}", offset) for n in range(whole.depth) for offset in offsets]
+        assert chains["MM2S" if whole.source == tile else "S2MM", number(whole, tile)] == expected
+
+
+def memtile_chains(text: str, tile: Tile) -> dict[tuple[str, int], list[tuple[str, int]]]:
+    """By direction and channel: buffer ("FIFO_number") and element offset of each descriptor, 4096 elements each."""
+    body = re.search(rf"aie\.memtile_dma\(%\w*{tile.column}_{tile.row}\) \{{(.*?)\n    \}}", text, re.DOTALL)
+    assert body is not None
+    chains: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for line in body[1].splitlines():
+        if start := re.search(r"aie\.dma_start\((\w+), (\d)", line):
+            chain = chains.setdefault((start[1], int(start[2])), [])
+        elif part := re.search(r"aie\.dma_bd\(%(\w+?)(?:_cons)?_buff_(\d) : \S+, (\d+), 4096\)", line):
+            chain.append((f"{part[1]}_{part[2]}", int(part[3])))
+    return chains
 
 
 def header(**words: int) -> list[int]:
