@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from busy import busy_seconds
 from encoder_report import picture, table
 from encoder_variants import SIZES, VARIANTS
 from encoder_worker import Failed, Worker, environment, in_process, prepare
@@ -41,12 +42,11 @@ def main(arguments: Sequence[str]) -> int:
     chosen = ["eager", *(name for name in args.variants.split(",") if name != "eager")]
     if unknown := [name for name in chosen if name not in VARIANTS]:
         parser.error(f"no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
-    load = os.getloadavg()[0]  # before the benchmark adds its own
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="encoder-") as folder:
         environment(args.threads, Path(folder))
         about, conversions = in_process(prepare, args.size, Path(folder), chosen)
-        results = measure(args.size, conversions, chosen, args.rounds, args.threads, Path(folder))
+        results, others = measure(args.size, conversions, chosen, args.rounds, args.threads, Path(folder))
     record = {
         "about": {
             "size": args.size,
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
             "cpus": os.cpu_count(),
             "threads": args.threads,
             "rounds": args.rounds,
-            "load_before": load,
+            "others_cpus": others,
             "took_s": time.perf_counter() - began,
             **about,
         },
@@ -75,8 +75,8 @@ def measure(
     rounds: int,
     threads: int,
     folder: Path,
-) -> dict[str, dict]:
-    """Per variant what the table has, or under "failed" why not."""
+) -> tuple[dict[str, dict], float]:
+    """Per variant what the table has, or under "failed" why not; CPUs that other work used during the turns."""
     results: dict[str, dict[str, Any]] = {}
     workers: dict[str, Worker] = {}
     try:
@@ -93,7 +93,7 @@ def measure(
                 say(f"{size} {name}: first call {results[name]['first_call_s']:.2f} s")
             except Failed as why:
                 give_up(name, results, workers, why)
-        take_turns(workers, results, rounds)
+        others = take_turns(workers, results, rounds)
         for name in list(workers):
             try:
                 results[name] |= workers[name].ask("memory")
@@ -102,11 +102,16 @@ def measure(
     finally:
         for worker in workers.values():
             worker.stop()
-    return results
+    return results, others
 
 
-def take_turns(workers: dict[str, Worker], results: dict[str, dict], rounds: int) -> None:
-    """One call of each worker per round, in an order that changes; medians, and ratios to eager within a round."""
+def take_turns(workers: dict[str, Worker], results: dict[str, dict], rounds: int) -> float:
+    """One call of each worker per round, in an order that changes; medians, and ratios to eager within a round.
+
+    Returns the CPUs that other work used meanwhile.
+    """
+    began = time.perf_counter(), busy_seconds()
+    ours = 0.0
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
     order = random.Random(0)
     for number in range(WARM_UP + rounds):
@@ -116,9 +121,11 @@ def take_turns(workers: dict[str, Worker], results: dict[str, dict], rounds: int
             except Failed as why:
                 give_up(name, results, workers, why)
                 continue
+            ours += spent[1]
             if number >= WARM_UP:
                 times[name].append(spent)
         say(f"round {number + 1} of {WARM_UP + rounds}")
+    others = (busy_seconds() - began[1] - ours) / (time.perf_counter() - began[0])
     for name in workers:
         wall, cpu = zip(*times[name])
         results[name]["call_s"] = statistics.median(wall)
@@ -126,8 +133,9 @@ def take_turns(workers: dict[str, Worker], results: dict[str, dict], rounds: int
         results[name]["compile_s"] = max(0.0, results[name]["first_call_s"] - results[name]["call_s"])
         if "eager" in workers:
             eager_wall, eager_cpu = zip(*times["eager"])
-            results[name]["ratio"] = statistics.median(ours / its for ours, its in zip(wall, eager_wall))
-            results[name]["cpu_ratio"] = statistics.median(ours / its for ours, its in zip(cpu, eager_cpu))
+            results[name]["ratio"] = statistics.median(a / b for a, b in zip(wall, eager_wall))
+            results[name]["cpu_ratio"] = statistics.median(a / b for a, b in zip(cpu, eager_cpu))
+    return max(0.0, others)
 
 
 def give_up(name: str, results: dict[str, dict], workers: dict[str, Worker], why: Failed) -> None:

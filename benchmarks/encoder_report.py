@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from busy import remark
+
 HEAD = (
     "variant", "precision", "call (ms)", "quartiles", "call / eager", "CPU time / eager", "compile (s)",
     "first call (s)", "resident (MB)", "peak (MB)", "relative error", "max abs error",
@@ -26,8 +28,8 @@ def table(record: dict[str, Any]) -> str:
         f"# Whisper {about['size']}'s encoder, measured on a CPU",
         "",
         f"{about['cpu']} ({about['capability']}), {about['cpus']} CPUs, {about['threads']} threads each, "
-        f"{about['date']}. {versions}. Context 1500, batch 1, random weights. No NPU is involved. Load of other work "
-        f"before the run: {about['load_before']:.1f} on {about['cpus']} CPUs. "
+        f"{about['date']}. {versions}. Context 1500, batch 1, random weights. No NPU is involved. "
+        f"{remark(about['others_cpus'], 'meanwhile')} "
         f"Regenerate with `python benchmarks/encoder.py --size {about['size']}`.",
         "",
         _row(HEAD),

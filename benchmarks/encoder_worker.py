@@ -49,7 +49,7 @@ class Worker:
         except (EOFError, OSError):
             self._process.join(5)
             said = self._log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise Failed(" ".join([f"ended with exit code {self._process.exitcode}:", *said])) from None
+            raise Failed(": ".join([f"ended with exit code {self._process.exitcode}", *said])) from None
         if isinstance(answer, Failed):
             raise answer
         return answer

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from busy import busy_now, remark
+
 HERE = Path(__file__).resolve().parent
 BASELINE = "eager-fp32"
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args(arguments)
     chosen = f"{args.size} and not encoder" + (" and (qkv or layer_norm)" if args.quick else "")
-    load = os.getloadavg()[0]
+    others = busy_now()
     with tempfile.TemporaryDirectory(prefix="layers-") as folder:
         written = Path(folder) / "layers.json"
         done = subprocess.run(
@@ -47,14 +49,14 @@ def main(arguments: Sequence[str]) -> int:
         report = json.loads(written.read_text())
     if not report["benchmarks"]:
         return done.returncode or 1
-    record = trimmed(report, args.size, load)
+    record = trimmed(report, args.size, others)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"layers-{args.size}.json").write_text(json.dumps(record, indent=1) + "\n")
     (args.out / f"layers-{args.size}.md").write_text(table(record))
     return done.returncode
 
 
-def trimmed(report: dict[str, Any], size: str, load: float) -> dict[str, Any]:
+def trimmed(report: dict[str, Any], size: str, others: float) -> dict[str, Any]:
     """pytest-benchmark's report without its thousands of rounds; seconds."""
     layers: dict[str, dict[str, dict[str, float]]] = {}
     for bench in report["benchmarks"]:
@@ -68,7 +70,7 @@ def trimmed(report: dict[str, Any], size: str, load: float) -> dict[str, Any]:
         "date": report["datetime"][:10],
         "cpu": cpu.get("brand_raw", "a CPU"),
         "cpus": cpu.get("count", os.cpu_count()),
-        "load_before": load,
+        "others_cpus": others,
         **report["benchmarks"][0]["extra_info"],
     }
     return {"about": about, "layers": layers}
@@ -82,8 +84,8 @@ def table(record: dict[str, Any]) -> str:
         f"# Whisper {about['size']}'s layers, measured on a CPU",
         "",
         f"{about['cpu']}, {about['cpus']} CPUs, {about['threads']} threads, torch {about['torch']}, {about['date']}. "
-        "Context 1500, batch 1, random weights. No NPU is involved: xdna is the emulator. Load of other work before "
-        f"the run: {about['load_before']:.1f}. Regenerate with `python benchmarks/layers.py --size {about['size']}`.",
+        "Context 1500, batch 1, random weights. No NPU is involved: xdna is the emulator. "
+        f"{remark(about['others_cpus'], 'just before')} Regenerate with `python benchmarks/layers.py --size {about['size']}`.",
         "",
         "Median ms by pytest-benchmark, in brackets times eager fp32. Each variant alone stores its result: what the "
         "emulator and Inductor gain by fusing a layer with the next shows only in `layer` and in the whole encoder.",

@@ -71,9 +71,9 @@ def test_a_missing_package_is_a_row(scripts: None, tmp_path: Path, monkeypatch: 
     from encoder_variants import VARIANTS, Variant
 
     monkeypatch.setitem(VARIANTS, "eager", Variant(VARIANTS["eager"].load, "fp32", "what", "no-such-package"))
-    results = encoder.measure("toy", {}, ["eager"], 2, 1, tmp_path)
+    results, _ = encoder.measure("toy", {}, ["eager"], 2, 1, tmp_path)
     about = {"size": "toy", "cpu": "a CPU", "capability": "", "cpus": 1, "threads": 1, "rounds": 2}
-    text = table({"about": about | {"date": "", "versions": {}, "load_before": 0.0}, "results": results})
+    text = table({"about": about | {"date": "", "versions": {}, "others_cpus": 0.0}, "results": results})
     assert "- eager: not installed: no-such-package" in text
 
 
