@@ -9,30 +9,40 @@ from __future__ import annotations
 
 from lowering.time.costs import Costs
 from lowering.time.estimate import Estimate, dispatch_seconds
-from lowering.time.gemm import estimate_gemm, gemm_kernel_cycles
+from lowering.time.gemm import checked_clock, estimate_gemm, gemm_kernel_cycles
 
 # Fitted, one constant each: the published row softmax (R1) and the rescaling of O in a flash attention whose
 # fp32 state goes through memory (R4). Ours are counted from our kernels instead (`Costs.kernel_cycles`).
 SOFTMAX_CYCLES = 10.0  # per element
 RESCALE_CYCLES = 3.0  # per element of O and block of keys
+RUN_CYCLES = (
+    7.5  # per contiguous run of a channel's reads, fitted to 10, 14, 18-21, 21, 26 GB/s in runs of 16-256 B
+)
 TASK_CYCLES = {"mm2s": 747.0, "s2mm": 171.0}  # a single measured task beyond its words (M5a, M5b)
 
 
 def estimate_memcpy(
-    nbytes: float, *, clock_ghz: float, columns: int = 4, channels: int = 1, dispatch: str | float = "none"
+    nbytes: float,
+    *,
+    clock_ghz: float,
+    columns: int = 4,
+    channels: int = 1,
+    run: float | None = None,
+    dispatch: str | float = "none",
 ) -> Estimate:
-    """Memory -> array -> memory over `channels` per column; both directions run at the same time."""
-    costs = Costs(clock_ghz)
+    """Memory -> array -> memory over `channels` per column, both directions at the same time; reads in contiguous
+    runs of `run` bytes (None: linear)."""
+    costs = Costs(checked_clock(clock_ghz))
     lanes = columns * channels
     bounds = {
-        "stream_in": costs.seconds(costs.mm2s_cycles(nbytes / lanes)),
+        "stream_in": costs.seconds(_in_runs(costs, nbytes / lanes, run)),
         "stream_out": costs.seconds(costs.s2mm_cycles(nbytes / lanes)),
         "ddr_read": costs.read_seconds(nbytes, nbytes),
         # a column's write limit was only seen with one channel: more channels move more
         "ddr_write": costs.write_seconds(nbytes) / channels,
     }
     return _slowest("memcpy", bounds, costs.mm2s_start_cold, costs, dispatch, bytes=nbytes, columns=columns,
-                    channels=channels)  # fmt: skip
+                    channels=channels, run=run)  # fmt: skip
 
 
 def estimate_read(
@@ -45,13 +55,18 @@ def estimate_read(
     dispatch: str | float = "none",
 ) -> Estimate:
     """Memory -> array only, in contiguous runs of `run` bytes (None: linear)."""
-    costs = Costs(clock_ghz)
+    costs = Costs(checked_clock(clock_ghz))
     bounds = {
-        "stream_in": costs.seconds(costs.mm2s_cycles(nbytes / columns / channels)),
-        "ddr_read": costs.read_seconds(nbytes, run or nbytes),
+        "stream_in": costs.seconds(_in_runs(costs, nbytes / columns / channels, run)),
+        "ddr_read": costs.read_seconds(nbytes, nbytes),
     }
     return _slowest("read", bounds, costs.mm2s_start_cold, costs, dispatch, bytes=nbytes, columns=columns,
                     channels=channels, run=run)  # fmt: skip
+
+
+def _in_runs(costs: Costs, nbytes: float, run: float | None) -> float:
+    """Cycles of one channel's reads; every run costs it a pause, whether or not its memory page is open."""
+    return costs.mm2s_cycles(nbytes) + (nbytes / run * RUN_CYCLES if run and run < nbytes else 0.0)
 
 
 def estimate_shim_task(words: int, *, direction: str, clock_ghz: float) -> Estimate:

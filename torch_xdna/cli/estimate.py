@@ -106,7 +106,7 @@ encoder.epilog = f"Models: {', '.join(MODELS)}."
 @click.option("--columns", type=click.IntRange(1, 4), default=4, show_default=True)
 @click.option("--channels", type=click.IntRange(1, 2), default=1, show_default=True, help="Per column.")
 @click.option(
-    "--run", type=click.IntRange(min=4), help="Contiguous bytes per run (reads only) [default: linear]."
+    "--run", type=click.IntRange(min=4), help="Contiguous bytes per run of the reads [default: linear]."
 )
 @click.option("--read-only", is_flag=True, help="Memory to array only.")
 @_clock
@@ -117,14 +117,11 @@ def memcpy(
     dispatch: str, as_json: bool,
 ) -> None:  # fmt: skip
     """NBYTES from memory through the array and back (or only in)."""
-    if run is not None and not read_only:
-        raise XdnaError("memcpy: --run describes reads; add --read-only")
 
     def ask() -> Estimate:
         common: dict[str, Any] = {"clock_ghz": clock_ghz, "columns": columns, "channels": channels}
-        if read_only:
-            return estimate_read(nbytes, run=run, dispatch=dispatch, **common)
-        return estimate_memcpy(nbytes, dispatch=dispatch, **common)
+        transfer = estimate_read if read_only else estimate_memcpy
+        return transfer(nbytes, run=run, dispatch=dispatch, **common)
 
     _show(_asked(ask), f"{'read' if read_only else 'memcpy'} of {nbytes} bytes", as_json)
 
