@@ -85,7 +85,8 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"{about['cpu']}, {about['cpus']} CPUs, {about['threads']} threads, torch {about['torch']}, {about['date']}. "
         "Context 1500, batch 1, random weights. No NPU is involved: xdna is the emulator. "
-        f"{remark(about['others_cpus'], 'just before')} Regenerate with `python benchmarks/layers.py --size {about['size']}`.",
+        f"{remark(about['others_cpus'], 'just before')} "
+        f"Regenerate with `python benchmarks/layers.py --size {about['size']}`.",
         "",
         "Median ms by pytest-benchmark, in brackets times eager fp32. Each variant alone stores its result: what the "
         "emulator and Inductor gain by fusing a layer with the next shows only in `layer` and in the whole encoder.",
