@@ -46,14 +46,14 @@ class Settings:
         settings = cls(**options)
         for key, valid in _VALID.items():
             value = getattr(settings, key)
-            if value not in valid or isinstance(value, bool):
+            if not any(value == v and type(value) is type(v) for v in valid):
                 shown = ", ".join(map(repr, valid))
                 raise SettingsError(
                     f"option '{key}' is {value!r}{_nearest(value, valid)}; valid values: {shown}"
                 )
-        if settings.overlay is not None and not isinstance(settings.overlay, str):
+        if settings.overlay is not None and not (isinstance(settings.overlay, str) and settings.overlay):
             raise SettingsError(
-                f"option 'overlay' is {settings.overlay!r}; it must be the path of an xclbin, or None"
+                f"option 'overlay' is {settings.overlay!r}; it must be the path of an xclbin as str, or None"
             )
         return settings
 
@@ -69,5 +69,6 @@ def refuse_mode(mode: object) -> None:
 
 
 def _nearest(key: object, valid: Any) -> str:
-    match = difflib.get_close_matches(str(key), [str(v) for v in valid], n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""
+    by_text = {str(v): v for v in valid}
+    match = difflib.get_close_matches(str(key), by_text, n=1, cutoff=0.5)
+    return f" (did you mean {by_text[match[0]]!r}?)" if match else ""

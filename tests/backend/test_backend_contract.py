@@ -172,6 +172,10 @@ BAD_OPTIONS = [
     ({"device": ["npu"]}, "valid values: 'auto', 'npu', 'emulator', 'array'"),
     ({"overlay": 7}, "option 'overlay' is 7"),
     ({3: 4}, "unknown option '3'"),
+    ({"columns": 4.0}, "option 'columns' is 4.0 (did you mean 4?)"),
+    ({"columns": "4"}, "option 'columns' is '4' (did you mean 4?)"),
+    ({"overlay": ""}, "must be the path of an xclbin as str, or None"),
+    ({"device": None}, "option 'device' is None"),
 ]
 
 

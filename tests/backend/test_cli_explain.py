@@ -49,7 +49,7 @@ def test_explain_says_what_stays_eager(tmp_path):
 def test_explain_mistakes(tmp_path):
     BertConfig().save_pretrained(tmp_path)
     for argument, words in (
-        (str(tmp_path), "is a bert model"),
+        (str(tmp_path), "a model of type 'bert'"),
         (str(tmp_path / "no" / "where"), "there is no folder"),
     ):
         result = run("explain", argument)

@@ -11,7 +11,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from torch_xdna.cli.explain import SIZES, encoder_config, explain_encoder
+from lowering.time.encoder import MODELS
+from torch_xdna.cli.explain import encoder_config, explain_encoder
 
 
 def config(size: str, **changes) -> WhisperConfig:
@@ -21,7 +22,7 @@ def config(size: str, **changes) -> WhisperConfig:
     return made
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", MODELS)
 def test_every_size_is_one_region(size):
     """One layer of each, on the meta device; `test_full_depth` has all layers of the deepest."""
     report = explain_encoder(config(size, encoder_layers=1))
@@ -30,7 +31,7 @@ def test_every_size_is_one_region(size):
     kinds = [type(op).__name__ for op in region.ops]
     layer = ["LayerNorm", *["Linear"] * 3, "Attention", "Linear", "LayerNorm", "Linear", "Linear"]
     assert kinds == ["Conv1d", "Conv1d", *layer, "LayerNorm"]
-    _, width, heads, wide, mels = SIZES[size]
+    width, heads, wide, mels = (getattr(MODELS[size], n) for n in ("width", "heads", "ffn", "mel"))
     assert (region.value(region.inputs[0]).rows, region.value(region.inputs[0]).cols) == (3000, mels)
     attention = region.ops[6]
     assert (attention.heads, attention.scale) == (heads, 0.125)

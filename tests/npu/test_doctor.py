@@ -257,6 +257,16 @@ def test_compiler_is_not_needed_with_an_overlay(machine: Machine) -> None:
     assert usable(machine.diagnose())
 
 
+def test_a_container_is_told_only_the_flags_that_miss(machine: Machine) -> None:
+    flags = {"--device": in_container, "--group-add": container_user, "--ulimit": container_memlock}
+    for own, change in flags.items():
+        again = Machine(machine.root / own)
+        change(again)
+        (remedy,) = (c.remedy for c in again.diagnose() if c.status == "problem")
+        said = {flag for flag in flags if flag in remedy}
+        assert said == ({"--device", "--group-add"} if own == "--device" else {own})
+
+
 def test_group_of_the_node_is_named(machine: Machine) -> None:
     machine.write("/etc/group", f"npu:x:{os.getgid()}:\n")
     not_in_group(machine)

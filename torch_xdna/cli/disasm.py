@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from torch_xdna.cli import output
 from torch_xdna.errors import XdnaError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@click.option("--model", help="A Whisper model: a folder with config.json, or a Hugging Face id.")
+@click.option("--model", help="A Whisper model: a folder with config.json, or a Hugging Face name.")
 @click.option("--config", "size", help="A Whisper size by name (tiny, base, small, ...): no files needed.")
 @click.option("--columns", type=click.Choice(["1", "2", "4"]), default="4", show_default=True)
 @click.option("--summary", is_flag=True, help="Sizes and one line per step only.")
@@ -43,10 +43,10 @@ def command(
     from lowering import listing
 
     program = lowering.lower(_region(model, size), columns=int(columns))
-    if save is not None:
-        program.words.astype("<u4").tofile(save)
     if step is not None and step >= len(program.ops):
         raise XdnaError(f"disasm: there is no step {step}, the program has {len(program.ops)} (from 0)")
+    if save is not None:
+        output.write(save, program.words.astype("<u4").tobytes())
     click.echo(program.summary())
     if summary:
         return
@@ -64,7 +64,10 @@ def _listing_of(file: Path) -> str:
 
     from lowering.decode import DecodeError, decode, device_columns, listing
 
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise XdnaError(f"disasm: {file} can't be read: {error.strerror}; make it readable") from error
     if len(data) % 4:
         raise XdnaError(f"disasm: {file} has {len(data)} bytes, no whole number of 32-bit words")
     words = np.frombuffer(data, "<u4")
@@ -79,31 +82,12 @@ def _listing_of(file: Path) -> str:
 def _region(model: str | None, size: str | None) -> Region:
     """The encoder of a model's configuration. No weights are read."""
     from lowering.time.encoder import encoder_config, encoder_region
+    from torch_xdna import configuration
 
-    if size is not None:
-        try:
+    try:
+        if size is not None:
             return encoder_region(encoder_config(size))
-        except ValueError as error:
-            raise XdnaError(f"disasm: {error}") from error
-    config = _configuration(str(model))
-    kind = config.get("model_type")
-    if kind != "whisper":
-        raise XdnaError(f"disasm: {model} is a {kind} model, only Whisper encoders are known here")
-    try:
+        config = configuration.read(str(model))
         return encoder_region(encoder_config(config), config.get("max_source_positions", 1500))
-    except KeyError as error:
-        raise XdnaError(f"disasm: the configuration of {model} has no entry {error}") from error
-
-
-def _configuration(model: str) -> dict[str, Any]:
-    """The configuration of a model: of a folder from its config.json, of an id through transformers."""
-    file = Path(model) / "config.json"
-    try:
-        if file.is_file():
-            return json.loads(file.read_text())
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(model).to_dict()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise XdnaError(f"disasm: no configuration for {model}: {reason}") from error
+    except ValueError as error:
+        raise XdnaError(f"disasm: {error}") from error

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from torch_xdna.errors import XdnaError
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig
 
     from torch_xdna.report import Report
-
-# size -> (layers, width, heads, feed-forward width, mel channels), as in the configurations that OpenAI published
-SIZES = {
-    "tiny": (4, 384, 6, 1536, 80),
-    "base": (6, 512, 8, 2048, 80),
-    "small": (12, 768, 12, 3072, 80),
-    "medium": (24, 1024, 16, 4096, 80),
-    "large-v3": (32, 1280, 20, 5120, 128),
-    "large-v3-turbo": (32, 1280, 20, 5120, 128),
-}
 
 
 @click.command()
@@ -57,31 +44,12 @@ def command(
 
 def encoder_config(model: str | None) -> WhisperConfig:
     """The configuration behind a size, a folder or a hub name; raises XdnaError."""
-    from transformers import AutoConfig, WhisperConfig
+    from transformers import WhisperConfig
 
-    if model in SIZES:
-        layers, width, heads, wide, mels = SIZES[model]
-        return WhisperConfig(
-            encoder_layers=layers, d_model=width, encoder_attention_heads=heads, encoder_ffn_dim=wide,
-            num_mel_bins=mels,
-        )  # fmt: skip
-    if model is None:
-        from torch_xdna.speech import CHECKPOINT
+    from torch_xdna import configuration
+    from torch_xdna.speech import CHECKPOINT
 
-        model = CHECKPOINT
-    sizes = ", ".join(SIZES)
-    if os.sep in model and not os.path.isdir(model) and model.count("/") != 1:
-        raise XdnaError(f"there is no folder {model}; give a folder with a config.json, or a size: {sizes}")
-    try:
-        config = AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise XdnaError(
-            f"no configuration of a model '{model}': it is no folder with a config.json, no name on a hub that can "
-            f"be reached from here, and no size ({sizes})"
-        ) from error
-    if not isinstance(config, WhisperConfig):
-        raise XdnaError(f"{model} is a {config.model_type} model; explain reads Whisper's configurations")
-    return config
+    return WhisperConfig.from_dict(configuration.read(model or CHECKPOINT))
 
 
 def explain_encoder(

@@ -10,11 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from torch_xdna.cli import output
 from torch_xdna.selftest import run
 
 
 @click.command("selftest")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="torch-xdna-selftest.json",
+@click.option("--output", "file", type=click.Path(path_type=Path, dir_okay=False), default="torch-xdna-selftest.json",
               show_default=True, help="The file to attach to a bug report.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="Small shapes only.")
 @click.option(
@@ -24,20 +25,21 @@ from torch_xdna.selftest import run
 @click.option(
     "--repeats", type=click.IntRange(1), default=20, show_default=True, help="Runs per measurement."
 )
-def command(output: Path, quick: bool, columns: str, overlay: str | None, repeats: int) -> None:
+def command(file: Path, quick: bool, columns: str, overlay: str | None, repeats: int) -> None:
     """Run every op and a small encoder on the NPU, compare with the emulator, measure.
 
     The exit code is 0 if every case agrees, 1 if not, 2 if there is no usable NPU.
     """
+    output.check(file)
     console = Console(stderr=True)
     with console.status("opening the NPU") as status:
         report = run(
             overlay=overlay, columns=int(columns), quick=quick, repeats=repeats,
             progress=lambda name: status.update(f"running: {name}"),
         )  # fmt: skip
-    output.write_text(json.dumps(report, indent=2) + "\n")
     show(report, Console())
-    click.echo(f"written to {output}")
+    output.write(file, (json.dumps(report, indent=2) + "\n").encode())
+    click.echo(f"written to {file}")
     raise SystemExit(0 if report["passed"] else 1)
 
 

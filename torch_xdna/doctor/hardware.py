@@ -23,10 +23,10 @@ FIRST_KERNEL = (6, 14)  # the first with amdxdna in the tree
 HEAP_BYTES = 64 << 20  # locked by the first buffer
 KNOWN_FIRMWARE = "1.5.5.391"
 CONTEXTS = 6  # four on some drivers
-CONTAINER_FLAGS = (
-    "--device /dev/accel/accel0 --group-add $(getent group render | cut -d: -f3) --cap-add IPC_LOCK "
-    "--ulimit memlock=-1"
-)
+# what `docker run` and `podman run` need
+GROUP_FLAG = "--group-add $(getent group render | cut -d: -f3)"
+DEVICE_FLAGS = f"--device /dev/accel/accel0 {GROUP_FLAG}"
+MEMORY_FLAG = "--ulimit memlock=-1"
 _CAP_IPC_LOCK = 14
 
 
@@ -99,7 +99,7 @@ def device_node(findings: Findings) -> Check:
         return Check(name, "ok", findings.node)
     if system.container:
         says = f"no {findings.node or '/dev/accel/accel0'} in this {system.container} container"
-        return Check(name, "problem", says, f"start the container with {CONTAINER_FLAGS}")
+        return Check(name, "problem", says, f"start the container with {DEVICE_FLAGS}")
     return Check(
         name,
         "problem",
@@ -119,7 +119,7 @@ def permission(findings: Findings) -> Check:
     group = system.group_of(findings.node)
     if system.container:
         says = f"this user may not open {findings.node} in the container"
-        return Check(name, "problem", says, f"start the container with {CONTAINER_FLAGS}")
+        return Check(name, "problem", says, f"start the container with {GROUP_FLAG}")
     return Check(
         name,
         "problem",
@@ -143,7 +143,7 @@ def locked_memory(findings: Findings) -> Check:
         return Check(name, "ok", "no limit of locked memory")
     size = int(limit[1])
     remedy = (
-        f"start the container with {CONTAINER_FLAGS}"
+        f"start the container with {MEMORY_FLAG}"
         if system.container
         else "add `* - memlock unlimited` to /etc/security/limits.conf, then log in anew"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as hf_logging
 
+from torch_xdna import configuration
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.stopwatch import Stopwatch
 from torch_xdna.speech.subtitles import Segment
@@ -103,9 +104,8 @@ def load(name: str | Path) -> Transcriber:
     """A Whisper checkpoint by folder or by Hugging Face id, in fp32. Raises XdnaError in one sentence."""
     hf_logging.set_verbosity_error()  # its advice is for those who call it themselves
     hf_logging.disable_progress_bar()
-    folder = Path(name)
-    if folder.exists():
-        _check_folder(folder)
+    if os.path.exists(name) or os.path.isabs(name):
+        configuration.read(name)
     try:
         model = WhisperForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
         processor: Any = WhisperProcessor.from_pretrained(name)
@@ -113,15 +113,3 @@ def load(name: str | Path) -> Transcriber:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise XdnaError(f"no Whisper model can be loaded from '{name}': {reason}.") from error
     return Transcriber(model.eval(), processor)
-
-
-def _check_folder(folder: Path) -> None:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise XdnaError(f"'{folder}' is no model folder: it has no config.json.")
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise XdnaError(f"'{config}' is not valid JSON: {error}.") from error
-    if kind != "whisper":
-        raise XdnaError(f"'{folder}' holds a model of type {kind!r}; transcribe takes Whisper models.")

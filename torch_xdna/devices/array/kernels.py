@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from kernels_xdna1.host import CompilerError, load
+from kernels_xdna1.host import CompilerError, cache_directory, load
 from lowering.overlay.description import KERNELS
 from torch_xdna.devices.array.core import Kernel
 from torch_xdna.errors import DeviceError
 
 
 def host_kernels() -> dict[str, Kernel]:
-    """The kernels, compiled for this CPU at first use. Raises `DeviceError` if there is no compiler."""
+    """The kernels, compiled for this CPU at first use. Raises `DeviceError` if there is no compiler, or no
+    folder to keep them in."""
     try:
         kernels = load()
     except CompilerError as error:
         raise DeviceError(f"the array simulator has no kernels: {error}") from error
+    except OSError as error:
+        raise DeviceError(
+            f"the array simulator can't keep its compiled kernels in {cache_directory()}: {error.strerror}; point "
+            "TORCH_XDNA_CACHE at a folder that can be written"
+        ) from error
     return {name: getattr(kernels, name) for name in KERNELS}

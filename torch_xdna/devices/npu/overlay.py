@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch_xdna.devices.npu.errors import NpuUnavailable
 
+VARIABLE = "TORCH_XDNA_OVERLAY"
 BUILD = "build it with `torch-xdna build-overlay`"
 _MAGIC = b"xclbin2\0"
 _LENGTH_AT = 304  # byte offset of the u64 file length in the container's header
@@ -44,20 +45,22 @@ def kernel_name(columns: int) -> str:
 
 def cache_path(columns: int) -> Path:
     """Where `torch-xdna build-overlay` puts its result for this version."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "torch-xdna" / f"{kernel_name(columns)}.xclbin"
+    from kernels_xdna1.host import cache_directory
+
+    return cache_directory() / f"{kernel_name(columns)}.xclbin"
 
 
 def locate(given: str | None, columns: int) -> Path:
     """The path asked for (`overlay=PATH`, else $TORCH_XDNA_OVERLAY), else the built one."""
-    return Path(given or os.environ.get("TORCH_XDNA_OVERLAY") or cache_path(columns))
+    return Path(given or os.environ.get(VARIABLE) or cache_path(columns))
 
 
 def check(path: Path, *, columns: int) -> str:
     """The name of the kernel in a usable xclbin. Raises NpuUnavailable: missing, damaged, another version."""
+    build = _remedy(path, columns)
     if not path.is_file():
         what = "is a directory, not a file" if path.is_dir() else "does not exist"
-        raise NpuUnavailable(f"the overlay {path} {what}; {BUILD}")
+        raise NpuUnavailable(f"the overlay {path} {what}; {build}")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -65,16 +68,16 @@ def check(path: Path, *, columns: int) -> str:
             f"the overlay {path} can't be read: {error.strerror}; make it readable"
         ) from error
     if content[: len(_MAGIC)] != _MAGIC:
-        raise NpuUnavailable(f"the overlay {path} is no xclbin (it does not start with xclbin2); {BUILD}")
+        raise NpuUnavailable(f"the overlay {path} is no xclbin (it does not start with xclbin2); {build}")
     length = struct.unpack_from("<Q", content, _LENGTH_AT)[0] if len(content) >= _LENGTH_AT + 8 else 0
     if length != len(content):
         raise NpuUnavailable(
-            f"the overlay {path} is damaged: {len(content):,} bytes where its header says {length:,}; {BUILD}"
+            f"the overlay {path} is damaged: {len(content):,} bytes where its header says {length:,}; {build}"
         )
     found = _KERNEL.search(content)
     if found is None:
         raise NpuUnavailable(
-            f"the xclbin {path} was not built by this package (no kernel xdna1_...); {BUILD}"
+            f"the xclbin {path} was not built by this package (no kernel xdna1_...); {build}"
         )
     name, theirs = found[0].decode(), int(found[1])
     if theirs != columns:
@@ -86,6 +89,15 @@ def check(path: Path, *, columns: int) -> str:
         raise NpuUnavailable(
             f"the overlay {path} is of another version ({found[2].decode()}, this one needs "
             f"{fingerprint(columns)}); "
-            f"{BUILD}"
+            f"{build}"
         )
     return name
+
+
+def _remedy(path: Path, columns: int) -> str:
+    """What is built must also be what is used: a path that somebody named stays named."""
+    if path == cache_path(columns):
+        return BUILD
+    if str(path) == os.environ.get(VARIABLE):
+        return f"unset {VARIABLE}, which names it, and {BUILD}, or point it at another xclbin"
+    return f"name another xclbin, or {BUILD} and name none"
