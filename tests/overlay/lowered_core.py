@@ -7,15 +7,22 @@ lowered core takes, how often, and which buffer it gives to which kernel.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from kernels_xdna1.description import BY_NAME
 from lowering.overlay.description import Overlay, Tile
 from lowering.overlay.program import Acquire, Call, Loop, Release, Statement, Switch, Word
 
 Event = tuple[object, ...]
+_Block = tuple[list[str], list[str]]  # names of its arguments, lines
 _STEP_LIMIT = 1_000_000
+_ARITHMETIC: dict[str, Callable[..., int]] = {
+    "arith.addi": operator.add,
+    "arith.subi": operator.sub,
+    "arith.index_cast": int,
+}
 
 
 def demanded(array: Overlay, core: Tile, headers: Sequence[Sequence[int]]) -> list[Event]:
@@ -59,93 +66,104 @@ def demanded(array: Overlay, core: Tile, headers: Sequence[Sequence[int]]) -> li
 
 def executed(text: str, array: Overlay, core: Tile, headers: Sequence[Sequence[int]]) -> list[Event]:
     """What the lowered core (control flow as branches) does until it would read one header more."""
-    blocks = _blocks(text, core)
     static = {f"%{b.name}{core.column}_{core.row - 2}": b.name for b in array.buffers}
-    waiting = [list(header) for header in headers]
-    memory: dict[str, list[int]] = {}
-    values: dict[str, object] = {}
-    events: list[Event] = []
-
-    def read(name: str) -> object:
-        name = name.split(" : ")[0].strip()
-        return values.get(name, name)
-
-    def number(name: str) -> int:
-        found = read(name)
-        assert isinstance(found, int), name
-        return found
-
-    def operand(name: str) -> object:
-        found = read(name)
-        if isinstance(found, int):
-            return found
-        buffer = re.fullmatch(r"%([ABC])_.*buff_(\d+)", str(found))
-        return (buffer[1], int(buffer[2])) if buffer else static[str(found)]
-
-    def jump(target: str) -> str:
-        """Bind the arguments of `^bb3(%a, %b : index, i32)` and return the block's name."""
-        name, given = re.fullmatch(r"(\^\w+)(?:\((.*)\))?", target.strip()).groups()  # type: ignore[union-attr]
-        passed = [read(g) for g in given.split(" : ")[0].split(",")] if given else []
-        values.update(zip(blocks[name][0], passed, strict=True))
-        return name
-
-    block, at = "^entry", 0
+    machine = _Machine(_blocks(text, core), static, [list(header) for header in headers])
     for _ in range(_STEP_LIMIT):
-        line = blocks[block][1][at]
-        at += 1
-        result, _, right = line.partition(" = ") if line.startswith("%") else ("", "", line)
-        kind, _, rest = right.partition(" ")
-        if right.startswith("aie.use_lock("):
-            found = re.match(
-                r"aie\.use_lock\(%([ABC])_.*lock_\d+, (AcquireGreaterEqual|Release), (%?\w+)\)", right
-            )
-            assert found, line
-            count = number(found[3]) if found[3].startswith("%") else int(found[3])
-            events.append((found[1], "release" if found[2] == "Release" else "acquire", count))
-        elif kind in ("func.call", "call"):
-            kernel, arguments = re.match(r"@(\w+)\((.*?)\) :", rest).groups()  # type: ignore[union-attr]
-            assert kernel in BY_NAME
-            if kernel == "read_header" and not waiting:
-                return events
-            operands = [a.strip() for a in arguments.split(",")]
-            events.append((kernel, tuple(operand(a) for a in operands)))
-            if kernel == "read_header":
-                memory[str(read(operands[1]))] = waiting.pop(0)
-        elif kind == "memref.load":
-            buffer, index = re.match(r"(%\w+)\[(%?\w+)\]", rest).groups()  # type: ignore[union-attr]
-            values[result] = memory[buffer][number(index)]
-        elif kind == "memref.store":
-            stored, buffer, index = re.match(r"(%\w+), (%\w+)\[(%?\w+)\]", rest).groups()  # type: ignore[union-attr]
-            memory.setdefault(buffer, [0] * 64)[number(index)] = number(stored)
-        elif kind == "arith.constant":
-            values[result] = int({"true": "1", "false": "0"}.get(rest, rest.split(" ")[0]))
-        elif kind in ("arith.addi", "arith.subi"):
-            a, b = map(number, rest.split(" : ")[0].split(","))
-            values[result] = a + b if kind == "arith.addi" else a - b
-        elif kind in ("arith.index_cast", "arith.index_castui", "arith.trunci"):
-            values[result] = number(rest)
-        elif kind == "arith.cmpi":
-            relation, a, b = (part.strip() for part in rest.split(" : ")[0].split(","))
-            x, y = number(a), number(b)
-            values[result] = int({"eq": x == y, "slt": x < y, "sge": x >= y}[relation])
-        elif kind == "arith.select":
-            condition, a, b = rest.split(" : ")[0].split(",")
-            values[result] = read(a) if number(condition) else read(b)
-        elif kind == "cf.br":
-            block, at = jump(rest), 0
-        elif kind == "cf.cond_br":
-            condition, yes, no = re.match(r"(%\w+), (\^\w+(?:\(.*?\))?), (\^.*)", rest).groups()  # type: ignore[union-attr]
-            block, at = jump(yes if number(condition) else no), 0
-        elif kind == "cf.switch":
-            key = str(number(rest.partition(" : ")[0]))
-            cases = dict(re.findall(r"(default|-?\d+): (\^\w+(?:\([^)]*\))?)", rest.partition("[")[2]))
-            block, at = jump(cases.get(key, cases["default"])), 0
-        else:
-            raise AssertionError(f"an operation that no lowered core had so far: {line}")
+        if machine.step():
+            return machine.events
     raise AssertionError("the lowered core does not end")
 
 
-def _blocks(text: str, core: Tile) -> dict[str, tuple[list[str], list[str]]]:
+class _Machine:
+    """A core's registers (SSA values: integers, or names of buffers) and its integer buffers."""
+
+    def __init__(self, blocks: dict[str, _Block], static: dict[str, str], waiting: list[list[int]]):
+        self.blocks, self.static, self.waiting = blocks, static, waiting
+        self.lines = iter(blocks["^entry"][1])
+        self.values: dict[str, int | str] = {}
+        self.memory: dict[str, list[int]] = {}
+        self.events: list[Event] = []
+
+    def step(self) -> bool:
+        """Execute one operation; True where the core waits for a header that there is not."""
+        line = next(self.lines)
+        result, _, right = line.partition(" = ") if line.startswith("%") else ("", "", line)
+        kind, rest = _match(r"([\w.]+)\s*(.*)", right)
+        names = re.findall(r"%\w+", rest.split(" : ")[0])
+        if kind == "aie.use_lock":
+            path, action, count = _match(r"\(%([ABC])_.*lock_\d+, (\w+), (%?\w+)\)", rest)
+            number = int(count) if count.isdigit() else self.number(count)
+            action = {"AcquireGreaterEqual": "acquire", "Release": "release"}[action]
+            self.events.append((path, action, number))
+        elif kind == "func.call":
+            return self.call(_match(r"@(\w+)", rest)[0], names)
+        elif kind == "memref.load":
+            self.values[result] = self.memory[names[0]][self.number(names[1])]
+        elif kind == "memref.store":
+            self.memory.setdefault(names[1], [0] * 64)[self.number(names[2])] = self.number(names[0])
+        elif kind == "arith.constant":
+            self.values[result] = int(_match(r"(-?\d+) :", rest)[0])
+        elif kind == "arith.select":
+            self.values[result] = self.read(names[1] if self.number(names[0]) else names[2])
+        elif kind == "arith.cmpi":
+            x, y = map(self.number, names)
+            self.values[result] = int({"eq": x == y, "slt": x < y, "sge": x >= y}[rest.split(",")[0]])
+        elif kind in _ARITHMETIC:
+            self.values[result] = _ARITHMETIC[kind](*map(self.number, names))
+        elif kind.startswith("cf."):
+            self.branch(kind, rest)
+        else:
+            raise AssertionError(f"an operation that no lowered core had so far: {line}")
+        return False
+
+    def call(self, kernel: str, names: list[str]) -> bool:
+        assert kernel in BY_NAME
+        if kernel == "read_header":
+            if not self.waiting:
+                return True
+            self.memory[str(self.read(names[1]))] = self.waiting.pop(0)
+        self.events.append((kernel, tuple(map(self.operand, names))))
+        return False
+
+    def branch(self, kind: str, rest: str) -> None:
+        """Go on in another block, whose arguments are bound: `^bb3(%a, %b : index, i32)`."""
+        targets = re.findall(r"(?:(default|-?\d+): )?(\^\w+)(?:\(([^)]*)\))?", rest)
+        chosen = targets[0]
+        if kind == "cf.cond_br":
+            chosen = targets[0 if self.number(_match(r"(%\w+)", rest)[0]) else 1]
+        elif kind == "cf.switch":
+            key = str(self.number(_match(r"(%\w+)", rest)[0]))
+            chosen = next((t for t in targets if t[0] == key), targets[0])
+            assert targets[0][0] == "default"
+        names, lines = self.blocks[chosen[1]]
+        given = [self.read(name) for name in re.findall(r"%\w+", chosen[2].split(" : ")[0])]
+        self.values.update(zip(names, given, strict=True))
+        self.lines = iter(lines)
+
+    def read(self, name: str) -> int | str:
+        """A value, or the name of a buffer or lock itself."""
+        return self.values.get(name, name)
+
+    def number(self, name: str) -> int:
+        found = self.read(name)
+        assert isinstance(found, int), name
+        return found
+
+    def operand(self, name: str) -> object:
+        found = self.read(name)
+        if isinstance(found, int):
+            return found
+        buffer = re.fullmatch(r"%([ABC])_.*buff_(\d+)", found)
+        return (buffer[1], int(buffer[2])) if buffer else self.static[found]
+
+
+def _match(pattern: str, text: str) -> tuple[str, ...]:
+    found = re.match(pattern, text)
+    assert found is not None, text
+    return found.groups()
+
+
+def _blocks(text: str, core: Tile) -> dict[str, _Block]:
     """Basic blocks of a core by name: argument names, lines. A `cf.switch` is joined to one line."""
     lines = iter(text.splitlines())
     tile = next(
@@ -155,7 +173,7 @@ def _blocks(text: str, core: Tile) -> dict[str, tuple[list[str], list[str]]]:
     for line in lines:
         if f"aie.core({tile})" in line:
             break
-    blocks: dict[str, tuple[list[str], list[str]]] = {"^entry": ([], [])}
+    blocks: dict[str, _Block] = {"^entry": ([], [])}
     name = "^entry"
     for line in lines:
         line = line.split("  //")[0].strip()
