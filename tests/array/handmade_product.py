@@ -10,10 +10,13 @@ import ctypes
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from lowering.bf16 import from_bf16, to_bf16
 from lowering.instructions import MM2S, S2MM, Dma, Wait, encode
+from lowering.overlay import overlay
 from lowering.overlay.description import KERNELS
+from torch_xdna.devices.array import Refusal, RunStats, Simulator
 
 BLOCK_WORDS = 2048
 BLOCK_BYTES = 8192
@@ -142,3 +145,26 @@ def product(columns: int = 4, groups: int = 2, k_blocks: int = 3, seed: int = 0)
         )
     commands += [Wait(c, S2MM, 0) for c in range(columns)]
     return Product(commands, np.concatenate(parts), activations, x @ w.T + bias, columns, groups, output)
+
+
+def run(made: Product, simulator: Simulator | None = None, **options: object) -> RunStats:
+    """On a simulator with kernels in numpy, if none is given."""
+    simulator = simulator or Simulator(overlay(made.columns), kernels=numpy_kernels())
+    results = [[], [(made.output, made.activations.nbytes - made.output)]]
+    return simulator.run(made.words, [made.weights, made.activations], made.written, results, **options)
+
+
+def refusal(made: Product, kind: str) -> str:
+    """The sentence with which the simulator refuses the program."""
+    with pytest.raises(Refusal) as caught:
+        run(made)
+    assert caught.value.kind == kind, caught.value
+    return str(caught.value)
+
+
+def first(made: Product, direction: str, column: int = 0, channel: int = 0) -> int:
+    """The index of the first transfer on a channel."""
+    return next(
+        i for i, c in enumerate(made.commands)
+        if isinstance(c, Dma) and (c.direction, c.column, c.channel) == (direction, column, channel)
+    )  # fmt: skip
