@@ -48,6 +48,7 @@ def ideas() -> list[str]:
 
 def _all() -> list[Idea]:
     costs = Costs(CLOCK)
+    gelu = bound("gemm_params", "gelu")
     return [
         Idea("one dispatch for the whole encoder, not one per op", "base", _per_op_dispatch(costs), "in"),
         Idea("one overlay for all ops, not one per kind of op", "base", _overlay_changes(costs), "in"),
@@ -62,13 +63,15 @@ def _all() -> list[Idea]:
              _total("base") - _total("base", better_gemm=True), "open: hand-scheduled assembly"),
         Idea("int8 products at the stock int8 kernel's rate", "base",
              _total("base") - _total("base", precision="int8"), "no: the overlay computes bf16; accuracy"),
-        Idea("GELU's constants from a table, not broadcast; what fits selected in bf16 (11776 to 7168 slots)",
+        Idea(f"GELU's constants from a table, not broadcast; what fits selected in bf16 (11776 to {gelu:.0f} slots)",
              "base", _dearer(costs, "gemm_params", "gelu", 11776), "in: 1.7 KB of data memory"),
-        Idea("GELU's s2 and s3 chosen by products with masks, not selections (7168 to 5900 slots, estimated)",
+        Idea(f"GELU's s2 and s3 chosen by products with masks, not selections ({gelu:.0f} to 5900 slots, estimated)",
              "base", -_dearer(costs, "gemm_params", "gelu", 5900), "open: other roundings"),
-        Idea("two-part products in both halves of the multiplier (key block of attention: 6990 to 6202 slots)",
+        Idea("two-part products in both halves of the multiplier (key block of attention: 6990 to "
+             f"{bound('attn_k'):.0f} slots)",
              "base", _softmax_pairs(costs), "in"),
-        Idea("invalid rows zeroed after rounding, in bf16 (994 to 513 slots)", "base", _finish(costs), "in"),
+        Idea(f"invalid rows zeroed after rounding, in bf16 (994 to {bound('gemm_finish'):.0f} slots)", "base",
+             _finish(costs), "in"),
         Idea("attention without its softmax", "base", _softmax_bound(costs), "open: a bound"),
         Idea("layer_norm reads its rows once, kept in the memtile", "base", _norm_once(costs), "no: a FIFO"),
         Idea("conv1 in two planes, the shifted one taken from the odd one", "base", _planes(costs),

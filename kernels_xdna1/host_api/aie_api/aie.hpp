@@ -165,8 +165,10 @@ template <class T, unsigned N> AIE_INLINE vector<T, N> zeros() {
     host::spend(host::move, detail::registers(N * sizeof(T)));
     return placed(vector<T, N>{detail::raw_t<T, N>{}}, home::either);
 }
+// Naming two registers, or two halves that were written where they are; one value in both halves is a copy.
 template <class T, unsigned N> AIE_INLINE vector<T, 2 * N> concat(const vector<T, N> &a, const vector<T, N> &b) {
     vector<T, 2 * N> r;
+    if (&a == &b && sizeof(r.v) <= 64) host::spend(host::move);
     [&]<unsigned... i>(std::integer_sequence<unsigned, i...>) {
         r.v = __builtin_shufflevector(a.v, b.v, i...);
     }(std::make_integer_sequence<unsigned, 2 * N>());
