@@ -77,6 +77,28 @@ def test_descriptors_are_those_of_the_description(columns: int) -> None:
 
 
 @every_width
+def test_locks_start_with_every_buffer_empty(columns: int) -> None:
+    array, text = overlay(columns), resources(columns)
+    tiles = {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"(%\w+) = aie\.tile\((\d+), (\d+)\)", text)}
+    pattern = r"aie\.lock\((%\w+), (\d+)\) \{init = (\d+) : i32, sym_name = \"\w+_(prod|cons)_lock_\d\""
+    locks = [(tiles[t], int(n), int(init), kind) for t, n, init, kind in re.findall(pattern, text)]
+    assert len(locks) == text.count("= aie.lock(") == len({lock[:2] for lock in locks})
+    for tile in array.tiles:
+        here = [lock for lock in locks if lock[0] == (tile.column, tile.row)]
+        if tile.kind == "core":
+            depths = [array.port(tile, path).depth for path in "ABC"]
+        elif tile.kind == "memtile":
+            links = [link for link in array.links if array.fifo(link.targets[0]).source == tile]
+            ends = [[array.fifo(name) for name in (*link.sources, *link.targets)] for link in links]
+            wholes = [max(fifos, key=lambda f: f.object_bytes) for fifos in ends]
+            depths = [whole.depth for whole, fifos in zip(wholes, ends, strict=True) for _ in fifos[1:]]
+        else:
+            depths = [0, 0, 0]  # the words synchronize the shims, not locks
+        assert sorted(init for *_, init, kind in here if kind == "prod") == sorted(depths)
+        assert [init for *_, init, kind in here if kind == "cons"] == [0] * len(depths)
+
+
+@every_width
 def test_shim_channels_are_those_that_the_words_name(columns: int) -> None:
     found = re.findall(
         r"aie\.shim_dma_allocation @(\w+?)_shim_alloc\(%\w*?(\d)_0, (\w+), (\d)\)", resources(columns)
