@@ -61,4 +61,8 @@ def command(
     from torch_xdna.profile.terminal import show
 
     console = Console()
-    show(profile, Console(width=max(console.width, 120)) if not console.is_terminal else console, every_op)
+    show(
+        profile,
+        Console(width=max(console.width, 150 if every_op else 120)) if not console.is_terminal else console,
+        every_op,
+    )

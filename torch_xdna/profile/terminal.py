@@ -8,6 +8,7 @@ from rich.text import Text
 
 from torch_xdna.profile.model import STOCK_SHARE, OpProfile, Profile, median_of
 
+WIDE = 100  # columns of a terminal that has room for the whole table
 MOST = 4  # kinds of op that the summary names
 NAMES = {
     "compute": "the cores",
@@ -24,7 +25,7 @@ def show(profile: Profile, console: Console, every_op: bool = False) -> None:
     for line in reasons(profile):
         console.print(line, highlight=False)
     console.print()
-    console.print(_table(profile, every_op))
+    console.print(_table(profile, every_op, console.width < WIDE))
     console.print(_layers(profile), highlight=False)
     for line in notes(profile):
         console.print(Text(line, style="dim"))
@@ -61,7 +62,7 @@ def reasons(profile: Profile) -> list[str]:
     ranked = sorted(roles.items(), key=lambda item: -item[1])
     named = [(role, share) for role, share in ranked[:MOST] if share >= 0.03]
     rest = 1 - sum(share for _, share in named)
-    parts = [f"[bold]{role.removeprefix('self_attn.')} {share:.0%}[/bold]" for role, share in named]
+    parts = [f"[bold]{short(role)} {share:.0%}[/bold]" for role, share in named]
     lines = ["[bold]what:[/bold] " + ", ".join([*parts, f"all else {rest:.0%}"])]
     if profile.core_seconds:
         total = sum(profile.core_seconds.values())
@@ -69,6 +70,11 @@ def reasons(profile: Profile) -> list[str]:
         lines.append("[bold]why:[/bold]  a core's time: " + ", ".join(shares))
     limit = _limit(profile)
     return [*lines, f"[bold]limit:[/bold] {limit}"] if limit else lines
+
+
+def short(role: str) -> str:
+    """`q_proj+k_proj+v_proj` of `self_attn.q_proj+k_proj+v_proj`: no other part of a layer has these."""
+    return role.removeprefix("self_attn.")
 
 
 def _limit(profile: Profile) -> str:
@@ -88,40 +94,48 @@ def _limit(profile: Profile) -> str:
 def notes(profile: Profile) -> list[str]:
     """What a reader needs to judge the numbers."""
     lines = [
-        "of peak: useful products over 128 MAC/cycle/core; busy: cores in kernels; bound: what alone takes longest",
+        "of peak: useful products over 128 MAC/cycle/core; busy: cores in kernels; bound: what takes longest alone (next)",
     ]
     if profile.assumed_kernels:
         lines.append("cycles assumed, not counted, for: " + ", ".join(profile.assumed_kernels))
     return lines
 
 
-def _table(profile: Profile, every_op: bool) -> Table:
+def _table(profile: Profile, every_op: bool, narrow: bool) -> Table:
+    """`narrow`: without what a terminal of 80 columns has no room for."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("op")
-    if every_op:
-        table.add_column("shape")
-    for name in ("calls", "ms each", "ms", "share", "of peak", "MB", "busy"):
-        table.add_column(name, justify="right")
-    table.add_column("bound")
-    host = profile.host_seconds is not None
-    if host:
-        table.add_column("host ms (measured)", justify="right")
     groups = {op.name: [op] for op in profile.ops} if every_op else _by_role(profile)
-    for name, ops in groups.items():
-        seconds = sum(op.seconds for op in ops)
-        busy = median_of([op.busy for op in ops])
-        measured = [op.host_seconds for op in ops if op.host_seconds is not None]
-        cells = [
-            *([name, ops[0].shape] if every_op else [name]), str(len(ops)), _ms(seconds / len(ops)),
-            _ms(seconds), f"{seconds / profile.seconds:.1%}",
-            _percent(profile.efficiency(sum(op.macs for op in ops), seconds)) if ops[0].macs else "",
-            f"{sum(op.bytes for op in ops) / 1e6:.1f}", "" if busy is None else f"{busy:.0%}", _bound(ops),
-        ]  # fmt: skip
-        table.add_row(*cells, *([_ms(sum(measured)) if measured else ""] if host else []))
+    columns = [_cells(profile, name, ops, every_op) for name, ops in groups.items()]
     rest = profile.seconds - sum(op.seconds for op in profile.ops)
-    empty = [""] * (3 if every_op else 2)
-    table.add_row("dispatch, last tokens", *empty, _ms(rest), f"{rest / profile.seconds:.1%}")
+    columns.append({"op": "dispatch, last tokens", "ms": _ms(rest), "share": f"{rest / profile.seconds:.1%}"})
+    heads = [head for head in columns[0] if not (narrow and head in ("shape", "calls", "ms each", "MB"))]
+    if profile.host_seconds is None:
+        heads.remove("measured ms")
+    for head in heads:
+        text = head in ("op", "shape", "bound (next)")
+        table.add_column(head, justify="left" if text else "right", no_wrap=head != "op")
+    for cells in columns:
+        table.add_row(*(cells.get(head, "") for head in heads))
     return table
+
+
+def _cells(profile: Profile, name: str, ops: list[OpProfile], every_op: bool) -> dict[str, str]:
+    seconds, macs = sum(op.seconds for op in ops), sum(op.macs for op in ops)
+    busy = median_of([op.busy for op in ops])
+    measured = [op.host_seconds for op in ops if op.host_seconds is not None]
+    return {
+        "op": name if every_op else short(name),
+        **({"shape": ops[0].shape} if every_op else {}),
+        "calls": str(len(ops)),
+        "ms each": _ms(seconds / len(ops)),
+        "ms": _ms(seconds),
+        "share": f"{seconds / profile.seconds:.1%}",
+        "of peak": _percent(profile.efficiency(macs, seconds)) if macs else "",
+        "MB": f"{sum(op.bytes for op in ops) / 1e6:.1f}",
+        "busy": "" if busy is None else f"{busy:.0%}",
+        "bound (next)": _bound(ops),
+        "measured ms": _ms(sum(measured)) if measured else "",
+    }
 
 
 def _by_role(profile: Profile) -> dict[str, list[OpProfile]]:
@@ -150,7 +164,7 @@ def _bound(ops: list[OpProfile]) -> str:
     ranked = sorted(first.bounds.items(), key=lambda item: -item[1])
     if len(ranked) < 2 or not ranked[0][1]:
         return first.bound
-    return f"{ranked[0][0]} (then {ranked[1][0]} {ranked[1][1] / ranked[0][1]:.0%})"
+    return f"{ranked[0][0]} ({ranked[1][0]} {ranked[1][1] / ranked[0][1]:.0%})"
 
 
 def _percent(value: float) -> str:
