@@ -55,7 +55,9 @@ template <unsigned N> inline sums<N> from_bits(const ints<N> &x) { return sums<N
 template <unsigned N = 16> inline sums<N> load_sums(const float *p) { return sums<N>(aie::load_v<N>(p)); }
 template <unsigned N> inline void store_sums(float *p, const sums<N> &x) { aie::store_v(p, x.template to_vector<float>()); }
 
-// Elementwise products use half of the multiplier; these use all of it: lane i takes lanes i and i + 16 of a and b.
+// Elementwise products use half of the multiplier; these use all of it: lane i takes lanes i and i + 16 of a and b (the
+// compiler's own headers fill only the lower half for plain products). The core adds both and c at once; the CPU build
+// adds one after another, so the last bit of fp32 may differ.
 inline sum16 mul_pairs(const v32 &a, const v32 &b) { return sum16(::mul_elem_16_2(a.to_native(), b.to_native())); }
 inline sum16 mac_pairs(const sum16 &c, const v32 &a, const v32 &b) {
     return sum16(::mac_elem_16_2(a.to_native(), b.to_native(), c.to_native()));
