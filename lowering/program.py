@@ -100,11 +100,6 @@ class Program:
         return _ranges([fill.target.buffer for fill in self.inputs])
 
     @property
-    def output_ranges(self) -> list[Range]:
-        """Parts of kernel argument 1 to sync from the device after a dispatch."""
-        return _ranges([output.matrix.buffer for output in self.outputs])
-
-    @property
     def result_ranges(self) -> list[Range]:
         """The parts of kernel argument 1 that hold results: a range per row of blocks with a true row, its blocks
         with a true column."""

@@ -139,7 +139,7 @@ class Report:
 
     def profile(self) -> Any:
         """Modelled time per layer and op; see torch_xdna.profile."""
-        from torch_xdna.profile import profile_report  # type: ignore[import-not-found, unused-ignore]
+        from torch_xdna.profile import profile_report
 
         return profile_report(self)
 

@@ -10,7 +10,6 @@ from lowering import lower, ops
 from lowering.overlay import overlay
 from lowering.program import Program
 from torch_xdna.devices.array import RunStats, Simulator
-from torch_xdna.devices.array.device import result_ranges
 
 POISON = 0xFF
 
@@ -111,7 +110,7 @@ class Prepared:
             program.words if words is None else words,
             [self.weights if weights is None else weights, activations],
             [None, program.input_ranges],
-            [[], result_ranges(program)],
+            [[], program.result_ranges],
             trace=trace,
         )
         return program.unpack_outputs(activations), stats

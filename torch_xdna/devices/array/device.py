@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lowering import lower, ops
 from lowering.errors import LimitError
-from lowering.limits import BLOCK, BLOCK_BYTES
 from lowering.overlay import overlay
 from lowering.program import Program
 from lowering.time.costs import Costs
@@ -66,7 +65,6 @@ class ArrayExecutable:
     def __init__(self, device: ArrayDevice, program: Program):
         self.device, self.program = device, program
         self.stats = ArrayStats(clock_ghz=device.simulator.costs.clock_ghz)
-        self.results = result_ranges(program)
 
     def pack(self, params: Mapping[str, Tensor]) -> np.ndarray:
         """Kernel argument 0."""
@@ -85,7 +83,10 @@ class ArrayExecutable:
         with self.device.lock:
             before = max(simulator.configurations, 1)  # the first one is no change
             run = simulator.run(
-                program.words, [weights, activations], [None, program.input_ranges], [[], self.results]
+                program.words,
+                [weights, activations],
+                [None, program.input_ranges],
+                [[], program.result_ranges],
             )
             self._count(run, simulator.configurations - before)
         return program.unpack_outputs(activations)
@@ -96,17 +97,6 @@ class ArrayExecutable:
         self.stats.cycles += run.cycles
         self.stats.kernel_calls += run.kernel_calls
         self.stats.bytes_moved += run.bytes_moved
-
-
-def result_ranges(program: Program) -> list[tuple[int, int]]:
-    """Byte ranges of argument 1 that the host reads results from: blocks with a true row and column."""
-    ranges = []
-    for output in program.outputs:
-        matrix = output.matrix
-        for i in range(-(-output.rows // BLOCK)):
-            first = matrix.buffer.offset + i * matrix.col_blocks
-            ranges.append((first * BLOCK_BYTES, -(-output.cols // BLOCK) * BLOCK_BYTES))
-    return ranges
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
