@@ -41,7 +41,7 @@ def test_the_encoders_of_the_results_are_the_models():
     assert len(table) == 13  # with the line under the head
     for model, clock, shown, *_ in table[1:]:
         seconds = estimate_encoder(model, clock_ghz=float(clock)).seconds
-        assert float(shown) == pytest.approx(1e3 * seconds, abs=0.06)
+        assert float(shown) == pytest.approx(1e3 * seconds, abs=0.06), "run python benchmarks/modelled.py"
 
 
 def test_the_readme_shows_the_results(readme):
