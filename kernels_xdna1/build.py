@@ -20,6 +20,9 @@ from kernels_xdna1.description import CONSTANT_BYTES, KERNELS
 HERE = Path(__file__).parent
 OBJECT = "overlay_kernels.o"
 PROGRAM_BYTES = 16 * 1024
+# Kept for the core's own control code, which links with the kernels: 2.5 KB where it was compiled for RV32, whose
+# instructions are shorter than AIE2's bundles.
+CONTROL_BYTES = 4 * 1024
 FLAGS = (
     "-O2",
     "-std=c++20",
@@ -52,11 +55,11 @@ def build(folder: Path) -> Path:
         includes = [f"-I{include}", f"-I{HERE / 'kernels'}"]
         subprocess.run([str(compiler), *FLAGS, *includes, "-c", str(source), "-o", str(target)], check=True)
     code, constants = section_bytes(compiler, target)
-    if code > PROGRAM_BYTES:
+    if code > PROGRAM_BYTES - CONTROL_BYTES:
         target.unlink()
         raise TooLarge(
-            f"the kernels take {code} bytes of program memory and a core has {PROGRAM_BYTES}: "
-            "share more code between them or leave one out"
+            f"the kernels take {code} bytes of program memory and a core has {PROGRAM_BYTES - CONTROL_BYTES} for "
+            f"them ({CONTROL_BYTES} are kept for its control code): share more code between them or leave one out"
         )
     if constants > CONSTANT_BYTES:
         target.unlink()

@@ -129,7 +129,7 @@ def find_tools() -> Tools:
         aiecc,
         Path(os.environ["PEANO_INSTALL_DIR"]),
         version,
-        _first_line([str(kernel_build.find_compiler()), "--version"]),
+        next(iter(_lines([str(kernel_build.find_compiler()), "--version"])), "unknown"),
         _version_notes(version),
     )
 
@@ -242,7 +242,9 @@ def _mlir_aie_version(aiecc: Path) -> str:
     try:
         return importlib.metadata.version("mlir_aie")
     except importlib.metadata.PackageNotFoundError:
-        found = re.search(r"\d+\.\d+(\.\d+)*", _first_line([str(aiecc), "--version"]))
+        # One built from source tells LLVM's version, and of its own only a commit.
+        own = [line for line in _lines([str(aiecc), "--version"]) if "aie" in line and "LLVM" not in line]
+        found = re.search(r"\d+\.\d+(\.\d+)*", " ".join(own))
         return found[0] if found else "unknown"
 
 
@@ -260,12 +262,13 @@ def _version_notes(version: str) -> tuple[str, ...]:
     return ()
 
 
-def _first_line(command: list[str]) -> str:
+def _lines(command: list[str]) -> list[str]:
+    """What a tool says, or nothing."""
     try:
         run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return next(iter((run.stdout or run.stderr).splitlines()), "unknown")
+        return []
+    return (run.stdout or run.stderr).splitlines()
 
 
 def _sha256(path: Path) -> str:

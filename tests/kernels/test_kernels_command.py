@@ -65,9 +65,9 @@ def test_build_compiles_every_kernel_into_one_object(toolchain, tmp_path, capsys
 
 
 def test_build_refuses_what_does_not_fit(toolchain, tmp_path, capsys):
-    toolchain[1](16 * 1024)
+    toolchain[1](12 * 1024)
     assert main(["build", str(tmp_path / "out")]) == 2
-    assert "take 16484 bytes of program memory and a core has 16384" in capsys.readouterr().err
+    assert "take 12388 bytes of program memory and a core has 12288 for them" in capsys.readouterr().err
     assert not (tmp_path / "out" / build.OBJECT).exists()
     toolchain[1](1000, description.CONSTANT_BYTES + 1)
     assert main(["build", str(tmp_path / "out")]) == 2

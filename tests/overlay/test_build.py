@@ -26,7 +26,7 @@ NAME = "xdna1_4c_0123456789ab"
 AIECC = f"""#!{sys.executable} -SE
 import os, struct, sys, time
 if "--version" in sys.argv:
-    print("aiecc " + os.environ.get("STAND_IN_VERSION", "1.3.4")); sys.exit(0)
+    print(os.environ.get("STAND_IN_VERSION", "aiecc 1.3.4")); sys.exit(0)
 with open(os.environ["CALLS"], "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\\n")
 options = dict(a.split("=", 1) for a in sys.argv if "=" in a)
@@ -120,7 +120,7 @@ def test_anything_that_goes_in_builds_again(
     build(4, target, NAME)
     columns, name, force = 4, NAME, False
     if changed == "version":
-        monkeypatch.setenv("STAND_IN_VERSION", "1.4.2")
+        monkeypatch.setenv("STAND_IN_VERSION", "aiecc 1.4.2")
     elif changed == "name":
         name = "xdna1_4c_ffffffffffff"
     elif changed == "columns":
@@ -228,11 +228,12 @@ def test_every_missing_part_has_a_sentence(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("1.2.9", None),
-        ("1.3.0", ""),
-        ("1.4.2", ""),
-        ("1.9.0", "none of the versions"),
-        ("?", "does not tell"),
+        ("aiecc 1.2.9", None),
+        ("aiecc 1.3.0", ""),
+        ("aiecc 1.4.2", ""),
+        ("aiecc 1.9.0", "none of the versions"),
+        ("aiecc ?", "does not tell"),
+        ("LLVM (http://llvm.org/):\n  LLVM version 22.1.8\naiecc (C++ version) 9796296", "does not tell"),
     ],
 )
 def test_versions(
