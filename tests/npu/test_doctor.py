@@ -13,9 +13,12 @@ from click.testing import CliRunner
 from machine import DRIVER, LIBRARIES, PACKAGES, TAG, Machine, limits
 
 from torch_xdna.cli.doctor import command
+from torch_xdna.devices.npu import context
 from torch_xdna.devices.npu import overlay as overlay_file
-from torch_xdna.doctor import usable
+from torch_xdna.doctor import system, usable
 from torch_xdna.doctor.driver import DriverFacts
+from torch_xdna.doctor.hardware import XDNA2
+from torch_xdna.doctor.system import device_users
 
 
 @pytest.fixture
@@ -107,6 +110,15 @@ def old_firmware(m: Machine) -> None:
 def no_firmware(m: Machine) -> None:
     m.remove(f"{m.pci}/fw_version")
     m.facts = DriverFacts(contexts=())
+
+
+def firmware_in_a_file(m: Machine) -> None:
+    no_firmware(m)
+    m.write("/lib/firmware/amdnpu/1502_00/npu.sbin.zst", "")
+
+
+def unreadable_limit(m: Machine) -> None:
+    m.remove("/proc/self/limits")
 
 
 def no_xrt(m: Machine) -> None:
@@ -211,6 +223,8 @@ STATES: list[tuple[Callable[[Machine], None], str, str, str, str]] = [
     (some_memlock, "locked memory", "warning", "128 MB", "limits.conf"),
     (old_firmware, "firmware", "warning", "1.5.2.380", "firmware-amd-graphics"),
     (no_firmware, "firmware", "problem", "npu.sbin", "firmware-amd-graphics"),
+    (firmware_in_a_file, "firmware", "warning", "does not say which version runs", "dmesg"),
+    (unreadable_limit, "locked memory", "warning", "can't be read", "ulimit -l"),
     (no_xrt, "XRT", "problem", "not installed", "libxrt-npu2"),
     (no_plugin, "XRT", "problem", "2.25.00 has no amdxdna plug-in", "libxrt-npu2"),
     (mixed_xrt, "XRT", "problem", "2.25.00 with an amdxdna plug-in for 2.21.75", "same version"),
@@ -250,6 +264,43 @@ def test_state(machine: Machine, change: Callable, name: str, status: str, says:
     before = checks[: checks.index(check)]
     if name != "overlay compiler":  # needs a missing overlay to matter
         assert all(c.status == "ok" for c in before), "the first bad line is the cause"
+
+
+@pytest.mark.parametrize("device", XDNA2)
+def test_every_xdna2_is_refused_politely(machine: Machine, device: str) -> None:
+    machine.write(f"{machine.pci}/device", device)
+    chip = machine.diagnose()[0]
+    assert chip.status == "problem" and "XDNA2" in chip.says and device[2:] in chip.says
+
+
+def test_a_process_that_may_lock_memory_needs_no_limit(machine: Machine) -> None:
+    little_memlock(machine)
+    machine.write("/proc/self/status", "CapEff:\t0000000000004000")
+    assert usable(machine.diagnose())
+
+
+def test_users_of_the_chip_are_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.write("/proc/4711/comm", "llm-server")
+    machine.path("/proc/4711/fd").mkdir()
+    machine.path("/proc/4711/fd/3").symlink_to("/dev/accel/accel0")
+    assert device_users(machine.system) == [(4711, "llm-server")]
+    machine.facts = dataclasses.replace(DRIVER, contexts=(4711, 4711))
+    check = next(c for c in machine.diagnose() if c.name == "free contexts")
+    assert (check.status, check.says) == ("ok", "4 of 6 free, the others held by llm-server (pid 4711)")
+    monkeypatch.setattr(system, "System", lambda: machine.system)
+    assert context._holders() == "they could be held by llm-server (pid 4711)"
+
+
+@pytest.mark.parametrize("change", [None, powersaver, no_device], ids=["usable", "slow", "no device"])
+def test_exit_code_tells_usable_or_not(machine: Machine, monkeypatch: pytest.MonkeyPatch, change) -> None:
+    if change:
+        change(machine)
+    monkeypatch.setattr("torch_xdna.cli.doctor.diagnose", lambda **_: machine.diagnose())
+    is_usable = change is not no_device
+    text, as_json = (CliRunner().invoke(command, args) for args in ([], ["--json"]))
+    assert text.exit_code == as_json.exit_code == (0 if is_usable else 1)
+    assert json.loads(as_json.stdout)["usable"] is is_usable
+    assert ("The NPU is usable" in text.stdout) is is_usable
 
 
 def test_compiler_is_not_needed_with_an_overlay(machine: Machine) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from borrowed_xrt import BorrowedXrt
 from click.testing import CliRunner
 from rich.console import Console
 from sandbox.host import Sandbox
 
 from torch_xdna.cli.selftest import command, show
+from torch_xdna.devices.npu import runtime
 from torch_xdna.errors import DeviceError
 from torch_xdna.selftest import reference
 from torch_xdna.selftest.cases import all_cases
@@ -36,6 +39,29 @@ def test_in_the_sandbox(sandbox: Sandbox, overlay_file: str) -> None:
     show(report, console)
     text = console.file.getvalue()
     assert "modelled ms at 1.6 GHz" in text and "measured ms" in text and "bandwidth of add" in text
+
+
+def test_command_line(borrowed: BorrowedXrt, tmp_path: Path) -> None:
+    """As an owner runs it, torch included: then the emulator says what is right."""
+    file = tmp_path / "report.json"
+    arguments = ["--quick", "--repeats", "1", "--output", str(file)]
+    done = CliRunner().invoke(command, arguments)
+    report = json.loads(file.read_text())
+    assert done.exit_code == 0 and report["passed"], done.output
+    assert {case["compared_with"] for case in report["cases"]} == {"emulator"}
+    assert f"written to {file}" in done.stdout and "rel. error" in done.stdout
+
+
+def test_an_npu_that_fails_leaves_a_report(borrowed: BorrowedXrt, tmp_path: Path) -> None:
+    """Whoever has a broken NPU is whoever has a bug to report."""
+    runtime()
+    borrowed.fail("ERROR", -1)
+    file = tmp_path / "report.json"
+    done = CliRunner().invoke(command, ["--quick", "--repeats", "1", "--output", str(file)])
+    report = json.loads(file.read_text())
+    assert done.exit_code == 1 and not report["passed"]
+    assert all("state ERROR" in case["error"] and not case["passed"] for case in report["cases"])
+    assert "state ERROR" in report["dispatch"]["error"] and "dispatch: the NPU ended" in done.stdout
 
 
 def test_a_broken_array_is_found(sandbox: Sandbox, overlay_file: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from torch_xdna.cli import output
@@ -58,12 +59,16 @@ def show(report: dict[str, Any], console: Console) -> None:
         table.add_column(title, justify="left" if title in ("case", "shape") else "right")
     for case in report["cases"]:
         if "error" in case:
-            table.add_row(case["name"], case["shape"], "[red]failed[/]", case["error"])
+            table.add_row(case["name"], case["shape"], "[red]failed[/]", escape(case["error"]))
             continue
         agrees = "yes" if case["passed"] else "[red]no[/]"
         times = (f"{1e3 * case[key]:.3f}" for key in ("device_s", "modelled_s"))
         table.add_row(case["name"], case["shape"], agrees, f"{case['relative_l2']:.1e}", *times)
     console.print(table)
+    for measured in ("dispatch", "bandwidth"):
+        if "error" in report[measured]:
+            console.print(f"[red]{measured}[/]: {escape(report[measured]['error'])}", highlight=False)
+            return
     latency, bandwidth = report["dispatch"], report["bandwidth"]["bytes_per_s"]
     rate = f"{bandwidth / 1e9:.1f} GB/s" if bandwidth else "too fast to tell"
     console.print(

@@ -12,6 +12,7 @@ numbers come from `reference` (numpy) instead of the emulator.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
 import time
 from collections.abc import Callable
@@ -39,19 +40,26 @@ def run(
     repeats: int = 20,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """The report. `quick`: small shapes only. `repeats`: runs per measurement. Raises NpuError."""
+    """The report. `quick`: small shapes only. `repeats`: runs per measurement.
+
+    Raises NpuError if the NPU can't be opened; what fails later is part of the report, as `error`.
+    """
     device = npu.runtime(overlay, columns=columns)
     progress("dispatch latency")
-    dispatch = measure.dispatch(device, repeats=10 * repeats)
+    dispatch = _or_error(lambda: measure.dispatch(device, repeats=10 * repeats))
     clock, clock_source = _clock(ask(NODE))
     cases = []
     for case in all_cases(quick=quick):
         progress(case.name)
-        cases.append(_case(case, device, repeats, clock))
+        device.turn_on()  # a failed case must not hide the others
+        facts = {"name": case.name, "shape": case.shape, "tolerance": case.tolerance, "passed": False}
+        cases.append(facts | _or_error(functools.partial(_case, case, device, repeats, clock)))
     progress("bandwidth")
-    bandwidth = measure.bandwidth(device, dispatch["median_s"], quick=quick, repeats=repeats)
+    device.turn_on()
+    latency = dispatch.get("median_s", 0.0)
+    bandwidth = _or_error(lambda: measure.bandwidth(device, latency, quick=quick, repeats=repeats))
     return {
-        "passed": all(c["passed"] for c in cases),
+        "passed": all(c["passed"] for c in cases) and not {"error"} & {*dispatch, *bandwidth},
         "package": _version(),
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
@@ -73,22 +81,26 @@ def run(
 
 
 def _case(case: Case, device: Npu, repeats: int, clock_ghz: float) -> dict[str, Any]:
-    """One region: run, compared, timed. A failed run is a result too."""
-    facts: dict[str, Any] = {"name": case.name, "shape": case.shape, "tolerance": case.tolerance}
+    """One region: run, compared, timed."""
     loaded = measure.load(case.region, device)
     weights = loaded.upload(loaded.program.pack_weights(case.params))
-    try:
-        (outputs,) = loaded.run([case.inputs], weights)
-        again = loaded.run([case.inputs] * 2, weights)
-    except NpuError as error:
-        return {**facts, "passed": False, "error": str(error)}
+    (outputs,) = loaded.run([case.inputs], weights)
+    again = loaded.run([case.inputs] * 2, weights)
     source, wanted = expected(case)
-    facts |= {"compared_with": source, **compare(outputs, wanted)}
+    facts = {"compared_with": source, **compare(outputs, wanted)}
     facts["repeatable"] = all(compare(clip, outputs)["max_abs"] == 0 for clip in again)
     facts["passed"] = facts["finite"] and facts["repeatable"] and facts["relative_l2"] <= case.tolerance
     facts |= measure.timed(loaded, case.inputs, weights, repeats)
     facts["modelled_s"] = measure.modelled_seconds(loaded.program, case.params, clock_ghz)
     return facts
+
+
+def _or_error(facts: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was found; a failure is a result too."""
+    try:
+        return facts()
+    except NpuError as error:
+        return {"error": str(error)}
 
 
 def _clock(facts: DriverFacts) -> tuple[float, str]:
