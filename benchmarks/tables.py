@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def full() -> list[tuple[str, ...]]:
     """(title, argument of the interpreter, ...): the title's first word is what --only names."""
-    rounds = {"tiny": "11", "base": "11", "small": "4"}
+    rounds = {"tiny": "9", "base": "11", "small": "3"}
     encoders = [
         (f"encoder {size}", "encoder.py", "--size", size, "--rounds", n) for size, n in rounds.items()
     ]
