@@ -88,8 +88,8 @@ def table(record: dict[str, Any]) -> str:
         f"{remark(about['others_cpus'], 'just before')} "
         f"Regenerate with `python benchmarks/layers.py --size {about['size']}`.",
         "",
-        "Median ms by pytest-benchmark, in brackets times eager fp32. Each variant alone stores its result: what the "
-        "emulator and Inductor gain by fusing a layer with the next shows only in `layer` and in the whole encoder.",
+        "Median ms by pytest-benchmark, in brackets times eager fp32. Each layer is compiled and called by itself, one "
+        f"variant after the other; for the whole encoder, calls in turns, see encoder-{about['size']}.md.",
         "",
         f"| layer | {' | '.join(variants)} |",
         f"| --- |{' --- |' * len(variants)}",
