@@ -4,6 +4,8 @@ traceback, no half-written file. The commands run as processes would: through `m
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,19 @@ def test_a_wrong_overlay_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         overlay.check(overlay.locate(None, 4), columns=4)
     with pytest.raises(XdnaError, match="name another xclbin"):
         overlay.check(tmp_path / "gone.xclbin", columns=4)
+
+
+@pytest.mark.parametrize("command", ["doctor", "disasm --config tiny --summary"])
+def test_a_full_disk_behind_stdout(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "torch_xdna", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    said = "torch-xdna: no space is left where the output goes; send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 @pytest.mark.parametrize("name", cli.list_commands(None))  # type: ignore[arg-type]

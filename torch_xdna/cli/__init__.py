@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 
 import click
@@ -55,4 +57,11 @@ def main() -> None:
         cli(standalone_mode=True)
     except XdnaError as error:
         click.echo(f"torch-xdna: {error}", err=True)
-        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo("torch-xdna: no space is left where the output goes; send it elsewhere", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in buffers would fail again
+    else:
+        return
+    sys.exit(2)
