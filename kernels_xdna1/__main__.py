@@ -73,6 +73,8 @@ def show() -> None:
         ]
         table.add_row(kernel.name, kernel.op, kernel.does, "\n".join(operands))
     console.print(table)
+    for name, layout in description.ORDERS.items():
+        console.print(f"{name}: {layout}", highlight=False, markup=False)
 
     costs = Table(title="Modelled cycles per call")
     for heading in ("kernel", "busiest slot", "bound", "modelled"):

@@ -22,7 +22,6 @@ from lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
 BLOCK_WORDS = BLOCK_BYTES // 4
 A_ORDER, K_ORDER, V_ORDER = 0, 1, 2  # the numbers in a parameter block
 _PIECE = np.complex128  # stands for a row of a tile, 8 bf16: 16 bytes that numpy moves as one item
-BIAS_BYTES = 4 * BLOCK  # a parameter block: fp32 bias[64], then int32 output order, int32 GELU flag
 
 
 def ceil_div(a: int, b: int) -> int:

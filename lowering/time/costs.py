@@ -32,7 +32,6 @@ class Costs:
 
     # Streams and memtiles: 32 bit per cycle and channel, a memtile in between costs latency, not throughput.
     stream_bytes: float = 4.0
-    hop: float = 4  # cycles per switch passed, 3-4 measured
     lock: float = 10  # assumed: acquire or release of a lock by a DMA or a core
     object_overhead: float = 20  # assumed: acquire + release of one FIFO object in the core's program
 

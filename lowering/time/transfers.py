@@ -77,12 +77,6 @@ def estimate_shim_task(words: int, *, direction: str, clock_ghz: float) -> Estim
                     words=words)  # fmt: skip
 
 
-def estimate_dispatch(kind: str, *, instructions: int = 0, nbytes: float = 0) -> Estimate:
-    """Host, driver and controller time of one run that computes nothing (D1-D5)."""
-    parts = {"dispatch": dispatch_seconds(kind), "control": instructions * 145e-9, "bytes": nbytes / 26e9}
-    return Estimate(sum(parts.values()), parts, "dispatch", {"op": "dispatch", "dispatch": kind})
-
-
 def estimate_softmax(
     rows: int, cols: int, *, clock_ghz: float, cores: int = 16, dispatch: str | float = "none"
 ) -> Estimate:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lowering.time.estimate import dispatch_seconds
 from lowering.time.gemm import checked_clock
 from lowering.time.kernels import assumed
 from lowering.time.overlay_ops import BLOCK_BYTES, OpTime, time_region
+from torch_xdna import configuration
 from torch_xdna.errors import XdnaError
 from torch_xdna.profile.model import OpProfile, Profile
 
@@ -122,15 +123,10 @@ def profile_regions(
 
 
 def _config(model: Any) -> EncoderConfig:
-    if isinstance(model, str) and Path(model).is_dir():
-        path = Path(model) / "config.json"
-        if not path.is_file():
-            raise XdnaError(f"{model} has no config.json; give a model's directory or a name such as base")
-        try:
-            model = json.loads(path.read_text())
-        except ValueError as error:
-            raise XdnaError(f"{path} is not JSON: {error}") from error
+    folder = Path(model) if isinstance(model, str) else None
     try:
+        if folder is not None and folder.is_dir():
+            return replace(encoder_config(configuration.read(folder)), name=folder.resolve().name)
         return encoder_config(model)
     except ValueError as error:
         raise XdnaError(str(error)) from error
