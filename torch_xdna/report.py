@@ -123,6 +123,16 @@ class Report:
         )
         return to, back
 
+    def per_call(self) -> dict[str, float]:
+        """What the calls so far asked of the device, per call (of a batch: per clip); weights are uploaded once and
+        count in the bytes. Empty before the first submission, and for a device that nothing is submitted to."""
+        if not self.dispatches:
+            return {}
+        calls = self.dispatches / self.regions
+        to, back = self.bytes_synced
+        counts = {"submissions": self.dispatches / calls, "context_changes": self.overlay_changes / calls}
+        return counts | ({"bytes_to_device": to / calls, "bytes_from_device": back / calls} if back else {})
+
     @property
     def failures(self) -> list[str]:
         """Why regions ran eager although the device had taken them: a sentence per call that failed."""

@@ -4,6 +4,7 @@ pyxrt (borrowed from the sandbox) and, for machines where that can't be had, wit
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import warnings
 
@@ -12,6 +13,7 @@ import torch
 from block import Block, clips, compiled
 from borrowed_xrt import BorrowedXrt
 from click.testing import CliRunner
+from rich.console import Console
 from scripted_xrt import ScriptedXrt
 from transformers import WhisperForConditionalGeneration
 
@@ -19,6 +21,8 @@ import torch_xdna
 from torch_xdna.cli.transcribe import command as transcribe
 from torch_xdna.devices.npu import device as npu_device
 from torch_xdna.errors import DeviceError, FallbackError
+from torch_xdna.profile import profile_regions
+from torch_xdna.profile.terminal import show
 from torch_xdna.speech import CHECKPOINT
 from torch_xdna.speech import clips as shipped_clips
 
@@ -39,6 +43,26 @@ def test_same_bits_as_the_array(xrt: Xrt) -> None:
     assert torch.equal(on_npu, on_array)
     assert not torch.equal(on_npu[0], on_npu[1])
     torch.testing.assert_close(on_npu, model(clips()), rtol=0.02, atol=0.02)
+
+
+@torch.no_grad()
+def test_profile_counts_what_a_call_asks_of_the_npu(xrt: Xrt) -> None:
+    compiled(Block())(clips())
+    report = torch_xdna.reports()[-1]
+    counts = report.profile().host_counts
+    assert counts["submissions"] == 1 and counts["context_changes"] == 0
+    assert counts["bytes_from_device"] == 4 * 8192 < counts["bytes_to_device"], "weights count once"
+    profile = profile_regions(report.region_list, device="npu", simulate=False)
+    assert profile.host_counts["submissions"] == 1 and profile.host_counts["context_changes"] == 0
+    assert profile.host_counts["bytes_from_device"] == 4 * 8192
+    assert profile.host_counts["bytes_to_device"] < counts["bytes_to_device"], (
+        "the weights were there already"
+    )
+    assert profile.host_counts["cpu_seconds"] > 0
+    out = io.StringIO()
+    show(profile, Console(file=out, width=120))
+    line = next(line for line in out.getvalue().splitlines() if line.startswith("counted per call"))
+    assert "1 submission, 0 context changes, 0.13 MB synced to the device, 0.03 MB from it" in line
 
 
 @torch.no_grad()

@@ -67,6 +67,7 @@ def test_measured_host_time_is_beside_and_called_so(profile):
     without = [op.name for op in profile.ops if op.host_seconds is None]
     assert without == ["conv1 input", "conv1 odd rows before", "conv1 even rows"], "one op on the host"
     assert 0 < sum(measured) <= profile.host_seconds * 1.001
+    assert profile.host_counts == {}, "nothing is submitted to the emulator"
 
 
 def test_json_says_modelled(profile):
@@ -150,7 +151,11 @@ def test_reports_give_profiles():
         name = "encoder"
         region_list = (encoder_region(TINY, CONTEXT),)
 
+        def per_call(self):
+            return {"submissions": 1.0, "context_changes": 0.0}
+
     found = profile_report(Report(), simulate=False)
+    assert found.as_dict()["host_per_call"] == {"submissions": 1.0, "context_changes": 0.0}
     assert found.name == "encoder" and found.audio_seconds == pytest.approx(CONTEXT / 50)
     assert found.seconds == pytest.approx(profile_model(TINY, context=CONTEXT, simulate=False).seconds)
 

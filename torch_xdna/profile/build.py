@@ -60,6 +60,7 @@ def profile_report(
     if mel and "audio_seconds" not in options:
         options["audio_seconds"] = mel[0].value(mel[0].inputs[0]).rows / MEL_PER_SECOND
     options.setdefault("name", report.name)
+    options.setdefault("host_counts", report.per_call())
     return profile_regions(regions, clock_ghz=clock_ghz, columns=columns, simulate=simulate, **options)
 
 
@@ -73,8 +74,12 @@ def profile_regions(
     simulate: bool = True,
     audio_seconds: float | None = None,
     context: int | None = None,
+    host_counts: dict[str, float] | None = None,
 ) -> Profile:
-    """The profile of regions that run one after another, one dispatch each. Raises XdnaError."""
+    """The profile of regions that run one after another, one dispatch each. Raises XdnaError.
+
+    `host_counts`: what calls so far asked of the device, per call; measured anew with `device`.
+    """
     if not regions:
         raise XdnaError("profile: nothing ran on the device, so there is nothing to profile; see the report")
     try:
@@ -106,6 +111,8 @@ def profile_regions(
 
         measured = [host_times(region, device) for region in regions]
         ops = with_host_times(ops, measured)
+        names = {name for times in measured for name in times.counts}
+        host_counts = {name: sum(times.counts.get(name, 0.0) for times in measured) for name in sorted(names)}
     closed_total = _closed_seconds(regions, costs, columns) + per_dispatch * len(regions)
     better = _closed_seconds(regions, Costs(clock_ghz, better_gemm=True), columns) + per_dispatch * len(
         regions
@@ -117,7 +124,8 @@ def profile_regions(
         dispatches=len(regions), dispatch_seconds=per_dispatch * len(regions), overlay_changes=0,
         instruction_bytes=instruction_bytes or None, weight_bytes=weight_bytes or None,
         closed_form_seconds=closed_total, better_gemm_seconds=better,
-        host_device=device, host_seconds=sum(m.seconds for m in measured) if device is not None else None,
+        host_counts=host_counts or {}, host_device=device,
+        host_seconds=sum(m.seconds for m in measured) if device is not None else None,
         assumed_kernels=assumed(), core_seconds=work, trace=traces or None,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -16,14 +17,22 @@ from torch_xdna.profile.ranges import PREFIX, device_range
 
 RUNS = 3
 _REGION = "profiled region"
+_COUNTERS = {
+    "submissions": "dispatches",
+    "context_changes": "overlay_changes",
+    "bytes_to_device": "bytes_to_device",
+    "bytes_from_device": "bytes_from_device",
+}
 
 
 @dataclass(frozen=True)
 class HostTimes:
-    """Measured seconds of one clip: the median of the runs, and its parts (see `_shares`)."""
+    """Measured seconds of one clip: the median of the runs, and its parts (see `_shares`). `counts`: what one clip
+    asked of the device, and the CPU time of the thread that asked (see `per_call`)."""
 
     seconds: float
     ops: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
 
 def host_times(region: Region, device: str) -> HostTimes:
@@ -35,13 +44,32 @@ def host_times(region: Region, device: str) -> HostTimes:
     inputs = [torch.randn(1, rows, cols, generator=generator) for rows, cols in shapes]
     packed = executable.pack(params)
     executable.run(inputs, packed)
-    seconds = []
+    seconds, cpu_seconds = [], []
+    before = per_call([executable], 1)
     for _ in range(RUNS):
-        start = time.perf_counter()
+        start, began = time.perf_counter(), time.thread_time()
         executable.run(inputs, packed)
+        cpu_seconds.append(time.thread_time() - began)
         seconds.append(time.perf_counter() - start)
+    counts = {name: (count - before[name]) / RUNS for name, count in per_call([executable], 1).items()}
+    if counts:
+        counts["cpu_seconds"] = median(cpu_seconds)
     total = median(seconds)
-    return HostTimes(total, _shares(executable, inputs, packed, total))
+    return HostTimes(total, _shares(executable, inputs, packed, total), counts)
+
+
+def per_call(executables: Sequence[Any], calls: float) -> dict[str, float]:
+    """What the devices counted, per call: submissions, context changes, bytes synced (where a device syncs).
+
+    Empty for a device that nothing is submitted to.
+    """
+    stats = [e.stats for e in executables if hasattr(e, "stats")]
+    found = {
+        name: sum(getattr(s, counter) for s in stats) / calls
+        for name, counter in _COUNTERS.items()
+        if stats and all(hasattr(s, counter) for s in stats)
+    }
+    return found if found.get("submissions") else {}
 
 
 def _shares(

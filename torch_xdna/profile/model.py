@@ -72,6 +72,9 @@ class Profile:
     better_gemm_seconds: float | None = None
     host_device: str | None = None
     host_seconds: float | None = None
+    host_counts: dict[str, float] = field(
+        default_factory=dict
+    )  # per call: see torch_xdna.profile.host.per_call
     assumed_kernels: tuple[str, ...] = ()
     core_seconds: dict[str, float] = field(default_factory=dict)  # of a mean core, by work (simulator only)
     trace: Any = field(default=None, repr=False, compare=False)
@@ -125,6 +128,7 @@ class Profile:
             "better_gemm_seconds": self.better_gemm_seconds,
             "host_device": self.host_device,
             "host_seconds": self.host_seconds,
+            "host_per_call": self.host_counts,
             "assumed_kernels": list(self.assumed_kernels),
             "core_seconds": self.core_seconds,
             "layers": {name: sum(op.seconds for op in ops) for name, ops in self.by("layer").items()},

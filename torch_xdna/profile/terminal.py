@@ -17,6 +17,8 @@ NAMES = {
     "control": "the controller's pushes",
 }
 
+_COUNTED = {"submissions": "submission", "context_changes": "context change"}
+
 
 def show(profile: Profile, console: Console, every_op: bool = False) -> None:
     """Print totals and the table; `every_op`: a line per op, not one for the same op of all layers."""
@@ -51,7 +53,24 @@ def headline(profile: Profile) -> list[str]:
         )
     if profile.host_seconds is not None:
         lines.append(f"measured on this machine's {profile.host_device}: {_ms(profile.host_seconds)} ms")
+    if profile.host_counts:
+        lines.append(f"counted per call: {_counts(profile.host_counts)}")
     return lines
+
+
+def _counts(counts: dict[str, float]) -> str:
+    """As `1 submission, 0 context changes, 0.50 MB synced to the device, 1.57 MB from it, 3.1 ms of CPU`."""
+    parts = [
+        f"{counts[name]:.3g} {what}{'' if counts[name] == 1 else 's'}"
+        for name, what in _COUNTED.items()
+        if name in counts
+    ]
+    if "bytes_to_device" in counts:
+        to, back = counts["bytes_to_device"] / 1e6, counts["bytes_from_device"] / 1e6
+        parts.append(f"{to:.2f} MB synced to the device, {back:.2f} MB from it")
+    if "cpu_seconds" in counts:
+        parts.append(f"{1e3 * counts['cpu_seconds']:.1f} ms of this thread's CPU time")
+    return ", ".join(parts)
 
 
 def reasons(profile: Profile) -> list[str]:
