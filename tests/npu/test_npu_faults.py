@@ -16,7 +16,7 @@ def test_runs_and_counts(sandbox: Sandbox, overlay_file: str) -> None:
     cost = sandbox.call("faults:count_everything", xclbin=overlay_file)
     assert cost["dispatches"] == cost["runs"] == 1 and cost["overlay_changes"] == 0
     assert cost["waits"] == 0, "a blocking wait in the driver holds the interpreter's lock"
-    assert cost["to"] == cost["size"] + 2 * 64, "inputs, and a mark in each of the two rows of output blocks"
+    assert cost["to"] == cost["size"] + 2 * 64, "inputs, and a mark in each of the two output blocks"
     assert cost["from"] == cost["size"]
 
 
@@ -147,7 +147,7 @@ def test_nothing_of_a_failed_run_is_returned(sandbox: Sandbox, overlay_file: str
 
 def test_half_written_output(sandbox: Sandbox, overlay_file: str) -> None:
     kind, sentence = sandbox.call("faults:half_written", xclbin=overlay_file)
-    assert kind == "RunFailed" and "left 1 of 2 rows of output blocks" in sentence
+    assert kind == "RunFailed" and "left 1 of 2 output blocks" in sentence
 
 
 def test_damaged_weights(sandbox: Sandbox, overlay_file: str) -> None:
