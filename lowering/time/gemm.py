@@ -32,6 +32,7 @@ Kernel = tuple[float, float, float]
 ROWS = 4
 CORE_MEMORY = 65536
 STACK = 0xD00  # what the published GEMM designs reserve
+LEAST_STACK = 0x400  # mlir-aie's default: a design that has no more is possible
 LARGEST = 2**31 - 1  # of a dimension
 FASTEST_GHZ = 10.0  # a clock above this was meant in MHz
 _BYTES = {"bf16": 2, "f32": 4, "int8": 1, "int16": 2, "int32": 4}
@@ -96,11 +97,11 @@ def estimate_gemm(
         c_buffers = 2 if 2 * (a_bytes + b_bytes + c_bytes) + STACK <= CORE_MEMORY else 1
     if c_buffers not in (1, 2):
         raise ValueError(f"{c_buffers} buffers of C: a core has 1 or 2")
-    needed = 2 * (a_bytes + b_bytes) + c_buffers * c_bytes + STACK
+    needed = 2 * (a_bytes + b_bytes) + c_buffers * c_bytes + LEAST_STACK
     if needed > CORE_MEMORY:
         raise ValueError(
             f"tile {tile_m},{tile_k},{tile_n} of {given}->{out} needs {needed} bytes of a core's {CORE_MEMORY} (two "
-            f"buffers of A and of B, {c_buffers} of C, {STACK} of stack): choose a smaller tile"
+            f"buffers of A and of B, {c_buffers} of C, {LEAST_STACK} of stack): choose a smaller tile"
         )
 
     down, across, deep = ceil(m / tile_m), ceil(n / tile_n), ceil(k / tile_k)  # tiles of C, and of k
