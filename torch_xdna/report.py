@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lowering.ops import Region
+from torch_xdna.devices.base import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,12 +127,8 @@ class Report:
     def per_call(self) -> dict[str, float]:
         """What the calls so far asked of the device, per call (of a batch: per clip); weights are uploaded once and
         count in the bytes. Empty before the first submission, and for a device that nothing is submitted to."""
-        if not self.dispatches:
-            return {}
-        calls = self.dispatches / self.regions
-        to, back = self.bytes_synced
-        counts = {"submissions": self.dispatches / calls, "context_changes": self.overlay_changes / calls}
-        return counts | ({"bytes_to_device": to / calls, "bytes_from_device": back / calls} if back else {})
+        calls = self.dispatches / max(self.regions, 1)
+        return {name: count / calls for name, count in counted(self._stats()).items()}
 
     @property
     def failures(self) -> list[str]:

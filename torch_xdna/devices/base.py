@@ -28,6 +28,23 @@ class Stats:
     overlay_changes: int = 0
 
 
+def counted(stats: Sequence[Stats]) -> dict[str, int]:
+    """Submissions, context changes and, where a device syncs, bytes synced; empty if nothing was submitted."""
+    names = {
+        "submissions": "dispatches",
+        "context_changes": "overlay_changes",
+        "bytes_to_device": "bytes_to_device",
+        "bytes_from_device": "bytes_from_device",
+    }
+    if not any(s.dispatches for s in stats):
+        return {}
+    return {
+        name: sum(getattr(s, counter) for s in stats)
+        for name, counter in names.items()
+        if all(hasattr(s, counter) for s in stats)
+    }
+
+
 @runtime_checkable
 class Executable(Protocol):
     """One region, prepared for one device. It may be called from two threads at once."""

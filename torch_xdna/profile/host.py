@@ -6,29 +6,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
 
 import torch
 
 from lowering.ops import Region
 from torch_xdna.devices import Executable, select
+from torch_xdna.devices.base import counted
 from torch_xdna.profile.model import OpProfile
 from torch_xdna.profile.ranges import PREFIX, device_range
 
 RUNS = 3
 _REGION = "profiled region"
-_COUNTERS = {
-    "submissions": "dispatches",
-    "context_changes": "overlay_changes",
-    "bytes_to_device": "bytes_to_device",
-    "bytes_from_device": "bytes_from_device",
-}
 
 
 @dataclass(frozen=True)
 class HostTimes:
     """Measured seconds of one clip: the median of the runs, and its parts (see `_shares`). `counts`: what one clip
-    asked of the device, and the CPU time of the thread that asked (see `per_call`)."""
+    asked of the device (see `torch_xdna.devices.base.counted`), and the CPU time of the thread that asked."""
 
     seconds: float
     ops: dict[str, float] = field(default_factory=dict)
@@ -45,31 +39,18 @@ def host_times(region: Region, device: str) -> HostTimes:
     packed = executable.pack(params)
     executable.run(inputs, packed)
     seconds, cpu_seconds = [], []
-    before = per_call([executable], 1)
+    stats = [executable.stats] if hasattr(executable, "stats") else []
+    before = counted(stats)
     for _ in range(RUNS):
         start, began = time.perf_counter(), time.thread_time()
         executable.run(inputs, packed)
         cpu_seconds.append(time.thread_time() - began)
         seconds.append(time.perf_counter() - start)
-    counts = {name: (count - before[name]) / RUNS for name, count in per_call([executable], 1).items()}
+    counts = {name: (count - before[name]) / RUNS for name, count in counted(stats).items()}
     if counts:
         counts["cpu_seconds"] = median(cpu_seconds)
     total = median(seconds)
     return HostTimes(total, _shares(executable, inputs, packed, total), counts)
-
-
-def per_call(executables: Sequence[Any], calls: float) -> dict[str, float]:
-    """What the devices counted, per call: submissions, context changes, bytes synced (where a device syncs).
-
-    Empty for a device that nothing is submitted to.
-    """
-    stats = [e.stats for e in executables if hasattr(e, "stats")]
-    found = {
-        name: sum(getattr(s, counter) for s in stats) / calls
-        for name, counter in _COUNTERS.items()
-        if stats and all(hasattr(s, counter) for s in stats)
-    }
-    return found if found.get("submissions") else {}
 
 
 def _shares(
@@ -101,6 +82,10 @@ def with_host_times(ops: Sequence[OpProfile], measured: Sequence[HostTimes]) -> 
     known: dict[str, float] = {}
     for times in measured:
         known.update(times.ops)
-    last = {op.name if op.name in known else op.name.partition(" ")[0]: op.name for op in ops}
-    ends = {step: name for name, step in last.items()}
-    return [replace(op, host_seconds=known.get(ends.get(op.name, ""))) for op in ops]
+    steps = {op.name for op in ops}
+    for step in steps - known.keys():
+        name = step.partition(" ")[0]
+        if name in known and name not in steps:
+            last = [op.name for op in ops if op.name.partition(" ")[0] == name][-1]
+            known[last] = known.pop(name)
+    return [replace(op, host_seconds=known.get(op.name)) for op in ops]

@@ -72,9 +72,7 @@ class Profile:
     better_gemm_seconds: float | None = None
     host_device: str | None = None
     host_seconds: float | None = None
-    host_counts: dict[str, float] = field(
-        default_factory=dict
-    )  # per call: see torch_xdna.profile.host.per_call
+    host_counts: dict[str, float] = field(default_factory=dict)  # per call: what the device was asked for
     assumed_kernels: tuple[str, ...] = ()
     core_seconds: dict[str, float] = field(default_factory=dict)  # of a mean core, by work (simulator only)
     trace: Any = field(default=None, repr=False, compare=False)

@@ -30,8 +30,8 @@ WORK = {
     "gemm_init": "clearing, residual, rounding",
     "gemm_residual": "clearing, residual, rounding",
     "gemm_finish": "clearing, residual, rounding",
-    "row_stats": "layer_norm",
-    "row_apply": "layer_norm",
+    "row_stats": "row operations",
+    "row_apply": "row operations",
 }
 WAITING = "waiting"
 Span = tuple[str, str, float, float]  # track, name, start, end in core cycles
