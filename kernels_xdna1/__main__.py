@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from kernels_xdna1 import build, counting, description, published, silicon
-from kernels_xdna1.host import CompilerError
+from kernels_xdna1.compiler import CompilerError
 
 
 def main(arguments: list[str] | None = None) -> int:

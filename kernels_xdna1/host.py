@@ -1,21 +1,18 @@
 """The kernels as functions of this process: the C++ sources, compiled for the CPU against the host's AIE API.
 
-`load()` compiles once (about ten seconds) and keeps the shared object in the user's cache, under the hash of sources,
-flags, compiler and CPU. Numpy and the standard library are all that is needed, and a C++20 compiler on first use.
+`load()` compiles once (about ten seconds) and keeps the shared object in the user's cache (see `compiler`). Numpy
+and the standard library are all that is needed, and a C++20 compiler on first use.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from kernels_xdna1.compiler import CompilerError, compiler, shared_object
 from kernels_xdna1.description import KERNELS, Kernel
 
 HERE = Path(__file__).parent
@@ -31,10 +28,6 @@ FLAGS = (
     "-Wall",
     "-Wno-psabi",
 )
-
-
-class CompilerError(RuntimeError):
-    """The kernels can't be compiled here; the message says why and what to install."""
 
 
 class KernelError(RuntimeError):
@@ -113,47 +106,7 @@ def load(*, debug: bool = False, counting: bool = False, sanitize: bool = False)
 
 def build(flags: list[str]) -> Path:
     """The shared object for these flags; compiled unless the cache has it whole."""
-    source = unit()
-    files = sorted([*HERE.glob("kernels/*"), *HERE.glob("host_api/aie_api/*")])
-    key = hashlib.sha256()
-    for part in (
-        source,
-        " ".join(flags),
-        compiler()[1],
-        cpu(),
-        *(f"{f.name}\n{f.read_text()}" for f in files),
-    ):
-        key.update(part.encode() + b"\0")
-    target = cache_directory() / f"kernels-{key.hexdigest()[:32]}.so"
-    digest = target.with_suffix(".sha256")
-    if not is_whole(target, digest):
-        compile_to(target, digest, source, flags)
-    return target
-
-
-def is_whole(target: Path, digest: Path) -> bool:
-    """Whether the cached file is what was written: loading half a shared object could end the process."""
-    try:
-        return digest.read_text() == hashlib.sha256(target.read_bytes()).hexdigest()
-    except OSError:
-        return False
-
-
-def compile_to(target: Path, digest: Path, source: str, flags: list[str]) -> None:
-    """Compile beside the target and rename, so that other processes see all of it or nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        unit_file, result, sum_file = (Path(scratch) / n for n in ("kernels.cc", "kernels.so", "sum"))
-        unit_file.write_text(source)
-        command = [compiler()[0], *flags, f"-I{HERE / 'host_api'}", f"-I{HERE / 'kernels'}"]
-        run = subprocess.run([*command, str(unit_file), "-o", str(result)], capture_output=True, text=True)
-        if run.returncode:
-            first = next((line for line in run.stderr.splitlines() if "error" in line), run.stderr[:300])
-            raise CompilerError(f"{compiler()[0]} could not compile the kernels for the CPU: {first}")
-        sum_file.write_text(hashlib.sha256(result.read_bytes()).hexdigest())
-        digest.unlink(missing_ok=True)
-        result.replace(target)
-        sum_file.replace(digest)
+    return shared_object("kernels", unit(), flags, [HERE / "host_api", HERE / "kernels"])
 
 
 def unit() -> str:
@@ -171,42 +124,12 @@ def unit() -> str:
     return "\n".join(lines) + "\n"
 
 
-@cache
-def compiler() -> tuple[str, str]:
-    """(path, version) of the C++ compiler: $CXX, g++ or clang++."""
-    for name in filter(None, (os.environ.get("CXX"), "g++", "clang++")):
-        if path := shutil.which(name):
-            version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-            return path, version
-    raise CompilerError(
-        "the kernels run on the CPU only after a C++20 compiler has compiled them, and neither $CXX nor g++ nor "
-        "clang++ is here: install g++ (Debian, Ubuntu: apt install g++)"
-    )
-
-
-@cache
-def cpu() -> str:
-    """What -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "unknown")
-
-
 def _mapped() -> str:
     """The libraries of this process."""
     try:
         return Path("/proc/self/maps").read_text()
     except OSError:
         return ""
-
-
-def cache_directory() -> Path:
-    """$TORCH_XDNA_CACHE, or torch-xdna in the XDG cache directory."""
-    if chosen := os.environ.get("TORCH_XDNA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch-xdna"
 
 
 def sanitizer_runtime() -> str:

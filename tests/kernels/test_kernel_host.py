@@ -12,7 +12,7 @@ import pytest
 from core_driver import Core, a_order, b_order
 from every_op import run as run_every_op
 
-from kernels_xdna1 import coefficients, counting, description, host, published
+from kernels_xdna1 import coefficients, compiler, counting, description, host, published
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -51,18 +51,18 @@ def test_broken_cache_entries_are_rebuilt(tiny_unit, damage):
 def test_missing_compiler_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    host.compiler.cache_clear()
+    compiler.compiler.cache_clear()
     try:
-        with pytest.raises(host.CompilerError, match=r"install g\+\+") as caught:
-            host.compiler()
+        with pytest.raises(compiler.CompilerError, match=r"install g\+\+") as caught:
+            compiler.compiler()
     finally:
-        host.compiler.cache_clear()
+        compiler.compiler.cache_clear()
     assert "\n" not in str(caught.value)
 
 
 def test_compile_error_names_the_compiler_and_the_cause(tiny_unit, monkeypatch):
     monkeypatch.setattr(host, "unit", lambda: "int broken = ;\n")
-    with pytest.raises(host.CompilerError, match="expected"):
+    with pytest.raises(compiler.CompilerError, match="expected"):
         host.build(["-shared", "-fPIC"])
     assert not list(tiny_unit.glob("*.so"))
 
@@ -150,7 +150,7 @@ def test_sanitizers_find_nothing():
 
 
 def test_sanitized_build_says_how_to_start():
-    with pytest.raises(host.CompilerError, match="LD_PRELOAD"):
+    with pytest.raises(compiler.CompilerError, match="LD_PRELOAD"):
         host.load(sanitize=True)
 
 

@@ -45,7 +45,7 @@ def kernel_name(columns: int) -> str:
 
 def cache_path(columns: int) -> Path:
     """Where `torch-xdna build-overlay` puts its result for this version."""
-    from kernels_xdna1.host import cache_directory
+    from kernels_xdna1.compiler import cache_directory
 
     return cache_directory() / f"{kernel_name(columns)}.xclbin"
 
