@@ -50,6 +50,7 @@ class Machine:
         self.write(f"{PACKAGES}/mlir_aie/bin/aiecc", "")
         self.write(f"{PACKAGES}/llvm-aie/bin/clang++", "")
         self.write("/usr/bin/xclbinutil", "")
+        self.write("/usr/bin/g++", "")
         for library in ("libxrt_coreutil", "libxrt_driver_xdna"):
             self.write(f"{LIBRARIES}/{library}.so.2.25.00", "")
             (root / f"{LIBRARIES}/{library}.so.2".lstrip("/")).symlink_to(f"{library}.so.2.25.00")

@@ -32,7 +32,7 @@ def test_everything_right(machine: Machine) -> None:
     assert usable(checks)
     assert [c.name for c in checks] == [
         "chip", "kernel driver", "device node", "permission", "locked memory", "firmware", "XRT", "pyxrt",
-        "free contexts", "overlay", "overlay compiler", "power mode",
+        "free contexts", "overlay", "overlay compiler", "C++ compiler", "power mode",
     ]  # fmt: skip
     assert not any(c.remedy for c in checks)
 
@@ -196,6 +196,10 @@ def no_xclbinutil(m: Machine) -> None:
     m.remove("/usr/bin/xclbinutil")
 
 
+def no_host_compiler(m: Machine) -> None:
+    m.remove("/usr/bin/g++")
+
+
 def powersaver(m: Machine) -> None:
     m.facts = dataclasses.replace(DRIVER, power_mode="powersaver")
 
@@ -241,6 +245,7 @@ STATES: list[tuple[Callable[[Machine], None], str, str, str, str]] = [
     (no_peano, "overlay compiler", "problem", "no Peano", "install the llvm-aie wheel"),
     (wrong_peano, "overlay compiler", "problem", "no Peano in PEANO_INSTALL_DIR", "no bin/clang++"),
     (no_xclbinutil, "overlay compiler", "problem", "no xclbinutil", "libxrt-utils"),
+    (no_host_compiler, "C++ compiler", "warning", "slower syncs", "apt install g++"),
     (
         powersaver,
         "power mode",

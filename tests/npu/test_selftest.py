@@ -39,6 +39,7 @@ def test_in_the_sandbox(sandbox: Sandbox, overlay_file: str) -> None:
     show(report, console)
     text = console.file.getvalue()
     assert "modelled ms at 1.6 GHz" in text and "measured ms" in text and "bandwidth of add" in text
+    assert report["sync"]["s_per_mb"] > 0 and report["sync"]["by"] in text and "by XRT" in text
 
 
 def test_command_line(borrowed: BorrowedXrt, tmp_path: Path) -> None:

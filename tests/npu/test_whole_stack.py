@@ -110,11 +110,14 @@ def test_demo_checkpoint_encoder(sandbox: Sandbox, monkeypatch: pytest.MonkeyPat
     assert [np.array_equal(a, b) for a, b in zip(got, captured["outputs"])] == [True] * len(got)
 
 
-def test_host_cost_of_an_encoder_call(sandbox: Sandbox, overlay_file: str, record_property) -> None:
-    """whisper-base, an array that answers at once: one submission, no context change, every byte synced once.
-    XRT's sync flushes the CPU's caches line by line (1.9 ms per MB where this was written), which no host code
-    can shorten but by syncing less; the rest is ours, and the least of the calls is held to the bound."""
-    cost = sandbox.call("stack:host_cost", xclbin=overlay_file)
+@pytest.mark.parametrize("sync", ["flush", "xrt"])
+def test_host_cost_of_an_encoder_call(
+    sandbox: Sandbox, overlay_file: str, sync: str, record_property
+) -> None:
+    """whisper-base, an array that answers at once: one submission, no context change, every byte synced once, and
+    at most 5 ms of CPU; the least of the calls, since others work on this machine too. XRT's own syncs, where they
+    are used, come on top (1.9 ms per MB where this was written)."""
+    cost = sandbox.call("stack:host_cost", xclbin=overlay_file, env={"TORCH_XDNA_SYNC": sync})
     for name, value in cost.items():
         record_property(name, value)
     print(cost)
@@ -122,4 +125,5 @@ def test_host_cost_of_an_encoder_call(sandbox: Sandbox, overlay_file: str, recor
     marks = 64 * cost["bytes_from_device"] / 8192
     assert cost["bytes_to_device"] - marks < 1.05 * 2 * 3000 * 80, "each frame once, as bf16"
     assert cost["bytes_from_device"] < 1.03 * 2 * 1500 * 512, "each row of the result once, as bf16"
-    assert cost["least_cpu_ms"] - cost["least_flush_ms"] <= 5.0
+    ours = cost["least_cpu_ms"] - (cost["least_sync_ms"] if cost["by"] != "clflushopt" else 0.0)
+    assert ours <= 5.0

@@ -65,7 +65,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         times = (f"{1e3 * case[key]:.3f}" for key in ("device_s", "modelled_s"))
         table.add_row(case["name"], case["shape"], agrees, f"{case['relative_l2']:.1e}", *times)
     console.print(table)
-    for measured in ("dispatch", "bandwidth"):
+    for measured in ("dispatch", "bandwidth", "sync"):
         if "error" in report[measured]:
             console.print(f"[red]{measured}[/]: {escape(report[measured]['error'])}", highlight=False)
             return
@@ -74,5 +74,11 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(
         f"dispatch {1e6 * latency['median_s']:.0f} us (least {1e6 * latency['least_s']:.0f}, pipelined "
         f"{1e6 * latency['pipelined_s']:.0f}); bandwidth of add {rate}",
+        highlight=False,
+    )
+    sync = report["sync"]
+    console.print(
+        f"sync {1e3 * sync['s_per_mb']:.2f} ms of CPU per MB ({sync['by']}; by XRT "
+        f"{1e3 * sync['xrt_s_per_mb']:.2f})",
         highlight=False,
     )

@@ -29,6 +29,7 @@ CHECKS: tuple[Callable[[Findings], Check], ...] = (
     hardware.free_contexts,
     software.overlay,
     software.compiler,
+    software.host_compiler,
     hardware.power,
 )
 

@@ -77,6 +77,20 @@ def compiler(findings: Findings) -> Check:
     return Check(name, "problem", says, remedies)
 
 
+def host_compiler(findings: Findings) -> Check:
+    """A C++ compiler for this machine's CPU: it makes syncs with the NPU cheap, and the array simulator."""
+    name, system = "C++ compiler", findings.system
+    folders = [system.path(f) for f in system.environment.get("PATH", "").split(":") if f]
+    named = system.environment.get("CXX")
+    if named and "/" in named and system.path(named).exists():
+        return Check(name, "ok", named)
+    for tool in filter(None, (named, "g++", "clang++")):
+        if any((folder / tool).exists() for folder in folders):
+            return Check(name, "ok", tool)
+    says = "none ($CXX, g++, clang++): XRT's slower syncs are used, and device='array' can't run"
+    return Check(name, "warning", says, "Debian, Ubuntu: `sudo apt install g++`")
+
+
 def _missing_tools(system: System) -> dict[str, str]:
     """Tools that a build of the overlay needs and this machine lacks, each with its remedy."""
     path = [system.path(f) for f in system.environment.get("PATH", "").split(":") if f]

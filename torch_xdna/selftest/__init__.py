@@ -5,8 +5,8 @@ file.
     report["passed"]             # every case agrees with the expected numbers
 
 The report is plain data (JSON): what the machine is (`torch-xdna doctor`'s findings), per case the error and
-the time beside the modelled time, dispatch latency, bandwidth. Runs without torch too; then the expected
-numbers come from `reference` (numpy) instead of the emulator.
+the time beside the modelled time, dispatch latency, bandwidth, what a sync costs. Runs without torch too;
+then the expected numbers come from `reference` (numpy) instead of the emulator.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def run(
     device.turn_on()
     latency = dispatch.get("median_s", 0.0)
     bandwidth = _or_error(lambda: measure.bandwidth(device, latency, quick=quick, repeats=repeats))
+    sync = _or_error(lambda: measure.sync(device, repeats=repeats))
     return {
-        "passed": all(c["passed"] for c in cases) and not {"error"} & {*dispatch, *bandwidth},
+        "passed": all(c["passed"] for c in cases) and not {"error"} & {*dispatch, *bandwidth, *sync},
         "package": _version(),
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
@@ -75,6 +76,7 @@ def run(
         },
         "dispatch": dispatch,
         "bandwidth": bandwidth,
+        "sync": sync,
         "cases": cases,
         "runtime": dataclasses.asdict(device.stats),
     }

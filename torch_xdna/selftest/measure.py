@@ -1,4 +1,4 @@
-"""Times on the NPU: dispatch latency, bandwidth, an op's run; and the modelled time of the same program."""
+"""Times on the NPU: dispatch latency, bandwidth, syncs, an op's run; and the modelled time of the same program."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import numpy as np
 
 from lowering import lower
 from lowering.ops import Region
+from torch_xdna.devices.npu import flush
+from torch_xdna.devices.npu.memory import Buffer
 from torch_xdna.devices.npu.process import Npu
 from torch_xdna.devices.npu.program import NpuProgram, Weights
+from torch_xdna.devices.npu.stats import NpuStats
 from torch_xdna.selftest.cases import Case, add_region
 
 PIPELINED = 16  # clips per batch for the rate
+SYNCED = 1 << 20  # bytes
 
 
 def load(region: Region, device: Npu) -> NpuProgram:
@@ -70,6 +74,25 @@ def bandwidth(device: Npu, dispatch_s: float, *, quick: bool, repeats: int) -> d
         "device_least_s": seconds,
         "bytes_per_s": moved / max(seconds - dispatch_s, 1e-9) if seconds > dispatch_s else None,
     }
+
+
+def sync(device: Npu, *, repeats: int) -> dict[str, Any]:
+    """CPU seconds until the NPU sees what the host wrote, per MB: as runs do it, and by XRT."""
+    context = device.context()
+    buffer = Buffer(context.device, SYNCED, context.activations_group, "measuring syncs")
+
+    def seconds_per_mb() -> float:
+        found = []
+        for i in range(repeats):
+            buffer.view[:] = i
+            started = time.thread_time()
+            buffer.to_device(NpuStats())
+            found.append(time.thread_time() - started)
+        return float(np.median(found)) * 1e6 / SYNCED
+
+    facts: dict[str, Any] = {"by": flush.chosen().reason, "s_per_mb": seconds_per_mb()}
+    buffer.flush = None
+    return facts | {"xrt_s_per_mb": seconds_per_mb()}
 
 
 def modelled_seconds(program: Any, params: Mapping[str, np.ndarray], clock_ghz: float) -> float:

@@ -10,9 +10,9 @@ No torch here except in `device` (the backend's door), so everything else runs u
 only.
 
 The files, from the bottom: `binding` finds pyxrt, `errors` turns XRT's messages into sentences, `overlay`
-finds and checks the xclbin, `context` opens the chip, `memory` is buffers, `wait` is a timed wait that leaves
-other threads alone, `lifetime` keeps XRT's objects from dying at the wrong moment, `process` is what a
-process shares, `program` runs.
+finds and checks the xclbin, `context` opens the chip, `memory` is buffers and `flush` gets their bytes past
+the CPU's caches, `wait` is a timed wait that leaves other threads alone, `lifetime` keeps XRT's objects from
+dying at the wrong moment, `process` is what a process shares, `program` runs.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Buffers that host and NPU share. The host reads and writes them in place; `sync` makes each see the other's
-bytes.
+"""Buffers that host and NPU share. The host reads and writes them in place; syncs make each see the other's
+bytes (`flush` says how).
 
 Facts about pyxrt that shape this: only `host_only` (data) and `cacheable` (instructions) buffers work on this
 chip; `bo.read` copies and `bo.write` of a strided array writes other bytes without complaint, so neither is
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from torch_xdna.devices.npu import binding
+from torch_xdna.devices.npu import binding, flush
 from torch_xdna.devices.npu.errors import NpuMemory, translate
 from torch_xdna.devices.npu.stats import NpuStats
 
@@ -28,6 +28,21 @@ _live: weakref.WeakSet[Buffer] = weakref.WeakSet()
 def live() -> list[Buffer]:
     """Every buffer of this process."""
     return list(_live)
+
+
+class Ranges:
+    """Byte ranges of a buffer, put in order once for many syncs; touching and overlapping ones are one."""
+
+    def __init__(self, ranges: Iterable[Range]) -> None:
+        parts: list[Range] = []
+        for offset, length in sorted(ranges):
+            if parts and offset <= sum(parts[-1]):
+                parts[-1] = (parts[-1][0], max(sum(parts[-1]), offset + length) - parts[-1][0])
+            elif length:
+                parts.append((offset, length))
+        self.parts = parts
+        self.table = np.array(parts, np.int64).reshape(-1, 2)
+        self.size = sum(length for _, length in parts)
 
 
 class Buffer:
@@ -45,6 +60,8 @@ class Buffer:
             raise translate(error, f"allocating {size:,} bytes for {what}", NpuMemory) from error
         _live.add(self)
         self.view = np.frombuffer(self.bo.map(), np.uint8, size)
+        self._address, self._whole = self.view.ctypes.data, Ranges([(0, size)])
+        self.flush = flush.chosen().ranges
         self._to, self._from = (
             xrt.xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE,
             xrt.xclBOSyncDirection.XCL_BO_SYNC_BO_FROM_DEVICE,
@@ -55,25 +72,18 @@ class Buffer:
         raw = np.ascontiguousarray(content).view(np.uint8).reshape(-1)
         self.view[: raw.size] = raw
 
-    def to_device(self, stats: NpuStats, ranges: Iterable[Range] | None = None) -> None:
-        for offset, size in merged(ranges, self.size):
-            self.bo.sync(self._to, size, offset)
-            stats.bytes_to_device += size
+    def to_device(self, stats: NpuStats, ranges: Ranges | None = None) -> None:
+        """Let the NPU see what the host wrote into `ranges`, or anywhere."""
+        stats.bytes_to_device += self._sync(self._to, ranges or self._whole)
 
-    def from_device(self, stats: NpuStats, ranges: Iterable[Range] | None = None) -> None:
-        for offset, size in merged(ranges, self.size):
-            self.bo.sync(self._from, size, offset)
-            stats.bytes_from_device += size
+    def from_device(self, stats: NpuStats, ranges: Ranges | None = None) -> None:
+        """Let the host see what the NPU wrote into `ranges`, or anywhere."""
+        stats.bytes_from_device += self._sync(self._from, ranges or self._whole)
 
-
-def merged(ranges: Iterable[Range] | None, size: int) -> list[Range]:
-    """Ranges in order, touching and overlapping ones as one; None is all `size` bytes."""
-    if ranges is None:
-        return [(0, size)]
-    out: list[Range] = []
-    for offset, length in sorted(ranges):
-        if out and offset <= sum(out[-1]):
-            out[-1] = (out[-1][0], max(sum(out[-1]), offset + length) - out[-1][0])
-        elif length:
-            out.append((offset, length))
-    return out
+    def _sync(self, direction: Any, ranges: Ranges) -> int:
+        if self.flush is not None:
+            self.flush(self._address, ranges.table)
+        else:
+            for offset, size in ranges.parts:
+                self.bo.sync(direction, size, offset)
+        return ranges.size

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torch_xdna.devices.npu import lifetime, memory, overlay
+from torch_xdna.devices.npu import flush, lifetime, memory, overlay
 from torch_xdna.devices.npu.context import Context, open_context
 from torch_xdna.devices.npu.errors import NpuError, NpuMemory, NpuOff, OtherProcess
 from torch_xdna.devices.npu.memory import Buffer
@@ -47,6 +47,7 @@ def runtime(
     """The process's Npu for that overlay, opened. `patience`: seconds to wait for a free hardware context;
     `run_timeout`: seconds until a run counts as failed. Raises NpuError."""
     path = overlay.locate(given, columns)
+    flush.chosen()  # a wrong setting is refused before anything is opened
     with _lock:
         npu = _runtimes.get((path, columns))
         if npu is None:

@@ -34,7 +34,7 @@ from torch_xdna.devices.npu.context import (
     Context,
 )
 from torch_xdna.devices.npu.errors import NpuError, NpuMemory, NpuOff, RunFailed, translate
-from torch_xdna.devices.npu.memory import Buffer, Range, merged
+from torch_xdna.devices.npu.memory import Buffer, Range, Ranges
 from torch_xdna.devices.npu.process import Npu
 from torch_xdna.devices.npu.stats import NpuStats
 
@@ -113,9 +113,9 @@ class NpuProgram:
         self.npu, self.program = npu, program
         self.stats = NpuStats()
         self.words = np.ascontiguousarray(program.words, np.uint32)
-        self._results = merged(program.result_ranges, program.activations_bytes)
-        self._marks = _marks(self._results, program.input_ranges)
-        self._mark_ranges = [(int(line[0]), CACHE_LINE) for line in self._marks]
+        self._inputs, self._results = Ranges(program.input_ranges), Ranges(program.result_ranges)
+        self._marks = _marks(self._results.parts, self._inputs.parts)
+        self._marked = Ranges((int(line[0]), CACHE_LINE) for line in self._marks)
         self._expected = 0.0  # seconds, what runs took lately
         self._slots: list[Slot] = []
         weakref.finalize(self, _retire, npu, id(self), self._slots)
@@ -171,7 +171,7 @@ class NpuProgram:
             self._bind(slot, context, weights)
             self._mark(slot.activations)
             self.program.pack_inputs(attempt.clip, slot.activations.view)
-            slot.activations.to_device(self.stats, self.program.input_ranges)
+            slot.activations.to_device(self.stats, self._inputs)
             slot.started = True
             slot.run.start()
             self.stats.dispatches += 1
@@ -241,7 +241,7 @@ class NpuProgram:
     def _mark(self, activations: Buffer) -> None:
         """Put a mark into every block of results, and on the device's side of the caches."""
         activations.view[self._marks] = POISON
-        activations.to_device(self.stats, self._mark_ranges)
+        activations.to_device(self.stats, self._marked)
 
     def _check_written(self, activations: np.ndarray) -> None:
         """A block whose mark is still there was not written."""
