@@ -5,9 +5,8 @@ unpacked. Clips of a batch alternate between two slots: while one runs, the next
 unpacked.
 
 Every block of results carries a mark of NaNs before a run, so that a run which ends COMPLETED without having
-written it is noticed. A mark is one cache line, because a sync costs the host more than anything else here:
-XRT flushes line by line (1.9 ms per MB where it was measured), so whole blocks would double the cost of a
-call. (One mark per row of blocks would save another 0.2 ms of a whisper-base call, and miss half-written rows.)
+written it is noticed. A mark is one cache line: whole blocks would be written, synced and searched for most of
+the cost of a call. (One mark per row of blocks would save 0.2 ms of a whisper-base call, and miss half-written rows.)
 """
 
 from __future__ import annotations
