@@ -1,15 +1,20 @@
-"""fp32 <-> bf16 in plain numpy (bf16 as uint16): works where neither torch nor ml_dtypes is installed."""
+"""fp32 <-> bf16 with numpy (bf16 as uint16): works where neither torch nor ml_dtypes is installed."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from lowering import native
+
 QUIET_NAN = 0x7FC0
+FEW = 1 << 14  # values that are not worth a compiler's start
 
 
 def to_bf16(values: np.ndarray) -> np.ndarray:
     """fp32 (any shape) -> bits of bf16 (uint16), rounded to nearest even; NaN becomes a quiet NaN."""
     floats = np.ascontiguousarray(values, dtype=np.float32)
+    if floats.size > FEW and (compiled := native.functions()):
+        return compiled.to_bf16(floats)
     bits = floats.view(np.uint32)
     # Adding 0x7FFF plus the lowest kept bit carries into the kept half exactly when RNE rounds up.
     rounded = bits >> np.uint32(16)

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lowering.bf16 import to_bf16
+from lowering import native
+from lowering.bf16 import FEW, to_bf16
 from lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
 
 BLOCK_WORDS = BLOCK_BYTES // 4
@@ -59,6 +60,8 @@ def pack_a(matrix: np.ndarray, row_blocks: int, col_blocks: int) -> np.ndarray:
 
 def unpack_a(blocks: np.ndarray, rows: int, cols: int) -> np.ndarray:
     """(row_blocks, col_blocks, 4096) in A order -> (rows, cols) fp32."""
+    if rows * cols > FEW and blocks.flags.c_contiguous and (compiled := native.functions()):
+        return compiled.unpack_a(blocks, rows, cols)
     col_blocks = blocks.shape[1]
     out = np.empty((rows, cols), np.float32)
     for first in range(0, rows, BLOCK):  # one row block at a time stays in the cache between the two passes

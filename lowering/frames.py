@@ -31,7 +31,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowering.bf16 import to_bf16
+from lowering import native
+from lowering.bf16 import FEW, to_bf16
 from lowering.blocks import ceil_div
 from lowering.limits import BLOCK, BLOCK_BYTES
 from lowering.steps import ACTIVATIONS, Buffer
@@ -93,7 +94,11 @@ class Frames:
         raise AssertionError(f"no columns hold the frames around {center}")
 
     def write(self, out: np.ndarray, matrix: np.ndarray) -> None:
-        """(frames, channels) fp32 -> the lines, into the buffer's uint16; zeros around the frames."""
+        """(frames, channels) fp32, any strides -> the lines, into the buffer's uint16; zeros around the frames."""
+        if matrix.size > FEW and matrix.dtype == np.float32 and (compiled := native.functions()):
+            table = np.array(self.lines, np.int64)
+            compiled.write_frames(out, matrix, table, self.phases, self.line, self.before)
+            return
         lines = out.reshape(-1).view(_PIECE)[: len(self.lines) * self.line].reshape(-1, self.line)
         pieces = self._pieces(matrix)
         for place, (phase, group) in enumerate(self.lines):

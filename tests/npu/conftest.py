@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import sandbox`, in tests
 
 from borrowed_xrt import BorrowedXrt
 from machine import write_overlay
+from one_process import INSIDE, OwnXrt
 from sandbox import packages
 from sandbox.host import FINGERPRINT, Sandbox
 from scripted_xrt import ScriptedXrt
@@ -75,18 +76,22 @@ def scripted(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sc
 
 
 @pytest.fixture
-def borrowed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[BorrowedXrt]:
+def borrowed(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[BorrowedXrt | OwnXrt]:
     """The knobs of the stand-in driver may come as the fixture's parameter."""
     sandbox, overlay_file = map(request.getfixturevalue, ("sandbox", "overlay_file"))
-    module = BorrowedXrt(sandbox, **getattr(request, "param", {}))
+    knobs = getattr(request, "param", {})
+    module = OwnXrt(**knobs) if INSIDE else BorrowedXrt(sandbox, **knobs)
     request.getfixturevalue("fresh")
-    monkeypatch.setitem(sys.modules, "pyxrt", module)
+    monkeypatch.setitem(sys.modules, "pyxrt", module.module if INSIDE else module)
     monkeypatch.setenv("TORCH_XDNA_OVERLAY", overlay_file)
     monkeypatch.setitem(process.runtime.__kwdefaults__, "patience", 0.2)
     monkeypatch.setitem(process.runtime.__kwdefaults__, "run_timeout", 5.0)
     yield module
     _forget()
-    module.end()
+    if not INSIDE:
+        module.end()
 
 
 @pytest.fixture(params=["borrowed", "scripted"])

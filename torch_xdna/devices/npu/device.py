@@ -48,12 +48,14 @@ class NpuExecutable:
 
     def pack(self, params: Mapping[str, Tensor]) -> Weights:
         """The weights in the NPU's order, uploaded; they stay there until the result is dropped."""
-        packed = self.program.pack_weights({name: _matrix(tensor) for name, tensor in params.items()})
+        packed = self.program.pack_weights(
+            {name: _floats(tensor).contiguous().numpy() for name, tensor in params.items()}
+        )
         return self.loaded.upload(packed)
 
     def run(self, inputs: Sequence[Tensor], packed: Weights) -> list[Tensor]:
         """fp32 (batch, rows, cols) per output. Raises NpuError after a failed run and its failed retry."""
-        batch = [_matrix(tensor) for tensor in inputs]
+        batch = [_floats(tensor).numpy() for tensor in inputs]  # packing takes any strides
         clips = [[value[i] for value in batch] for i in range(len(batch[0]))]
         outputs = list(zip(*self.loaded.run(clips, packed)))
         if len(clips) == 1:
@@ -67,6 +69,6 @@ class NpuExecutable:
         return self.loaded.__reduce__()
 
 
-def _matrix(tensor: Tensor) -> np.ndarray:
-    """fp32, contiguous, sharing memory with the tensor where it already is."""
-    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+def _floats(tensor: Tensor) -> Tensor:
+    """fp32, sharing memory with the tensor where it already is."""
+    return tensor.detach().to("cpu", torch.float32)
