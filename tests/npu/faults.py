@@ -17,6 +17,7 @@ from toy import Session, Toy, array, outcome, slowly
 
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu import lifetime
+from torch_xdna.devices.npu.errors import NpuError
 
 
 def open_only(xclbin: str, **options: Any) -> Any:
@@ -64,6 +65,24 @@ def off_and_on(xclbin: str) -> dict:
         "quiet": quiet,
         "on": outcome(session.run),
     }
+
+
+def failing_for_long(xclbin: str) -> dict:
+    """More failures than the chip has contexts, by somebody who keeps every exception (a debugger, pytest)."""
+    session = Session(xclbin)
+    inside.set_knob("FAIL", -1)
+    kept, said, most = [], set(), 0
+    for _ in range(8):
+        npu.reset()
+        try:
+            session.run()
+        except NpuError as error:
+            kept.append(error)
+            said.add(type(error).__name__)
+        most = max(most, inside.get("CONTEXTS_MADE") - inside.get("CONTEXTS_CLOSED"))
+    inside.set_knob("FAIL", 0)
+    npu.reset()
+    return {"kept": len(kept), "said": sorted(said), "open": most, "after": outcome(session.run)}
 
 
 def refusing_array(xclbin: str) -> Any:

@@ -140,6 +140,11 @@ def test_off_until_asked_again(sandbox: Sandbox, overlay_file: str) -> None:
     assert got["on"] == GOOD
 
 
+def test_failures_leave_no_context_behind(sandbox: Sandbox, overlay_file: str) -> None:
+    got = sandbox.call("faults:failing_for_long", xclbin=overlay_file)
+    assert got == {"kept": 8, "said": ["RunFailed"], "open": 0, "after": GOOD}
+
+
 def test_nothing_of_a_failed_run_is_returned(sandbox: Sandbox, overlay_file: str) -> None:
     kind, sentence = sandbox.call("faults:refusing_array", xclbin=overlay_file)
     assert kind == "RunFailed" and "state ERROR" in sentence

@@ -15,7 +15,7 @@ import functools
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -306,7 +306,15 @@ class NpuProgram:
             if slot.orphan and _ended(slot):
                 slot.busy = slot.started = slot.orphan = False
         generation = self.npu.generation
-        self._slots[:] = [s for s in self._slots if s.busy or s.generation == generation]
+        self._keep(lambda slot: slot.busy or slot.generation == generation)
+
+    def _keep(self, wanted: Callable[[Slot], bool]) -> None:
+        """Forget the other slots. Their runs are let go of here and now: each holds a hardware context, and a
+        traceback may hold the slot for longer."""
+        for slot in self._slots:
+            if not wanted(slot):
+                slot.run = None
+        self._slots[:] = [slot for slot in self._slots if wanted(slot)]
 
     # ---- the ends of things ------------------------------------------------------------------------------
 
@@ -314,7 +322,7 @@ class NpuProgram:
         """Let go of an instruction buffer that makes room for another's, if this program owns it and
         rests."""
         if key == id(self):
-            self._slots[:] = [s for s in self._slots if s.busy]
+            self._keep(lambda slot: slot.busy)
 
     def owned(self) -> list[Slot]:
         """The slots, whose runs a forked child must keep."""
