@@ -115,7 +115,7 @@ class NpuProgram:
         self._inputs, self._results = Ranges(program.input_ranges), Ranges(program.result_ranges)
         self._marks = _marks(self._results.parts, self._inputs.parts)
         self._marked = Ranges((int(line[0]), CACHE_LINE) for line in self._marks)
-        self._expected = 0.0  # seconds, what runs took lately
+        self._pace = wait.Pace()
         self._slots: list[Slot] = []
         weakref.finalize(self, _retire, npu, id(self), self._slots)
 
@@ -220,7 +220,7 @@ class NpuProgram:
         """Wait for a run's end, check it, read its outputs."""
         lost = slot.generation != self.npu.generation
         timeout = GRACE_S if lost else self.npu.run_timeout
-        seconds = wait.until(functools.partial(_ended, slot), timeout=timeout, expected=self._expected)
+        seconds = wait.until(functools.partial(_ended, slot), timeout=timeout, pace=self._pace)
         if seconds is None:
             raise RunFailed(f"no answer from the NPU within {timeout:g} s")
         self.stats.seconds_waited += seconds
@@ -229,7 +229,6 @@ class NpuProgram:
             raise RunFailed(f"the NPU ended the run in state {state.name.removeprefix('ERT_CMD_STATE_')}")
         if slot.generation != self.npu.generation:
             raise RunFailed("the context of this run was lost to the failure of another run")
-        self._expected = seconds if not self._expected else 0.75 * self._expected + 0.25 * seconds
         try:
             slot.activations.from_device(self.stats, self._results)
         except RuntimeError as error:
