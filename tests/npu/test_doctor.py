@@ -245,7 +245,7 @@ STATES: list[tuple[Callable[[Machine], None], str, str, str, str]] = [
     (no_peano, "overlay compiler", "problem", "no Peano", "install the llvm-aie wheel"),
     (wrong_peano, "overlay compiler", "problem", "no Peano in PEANO_INSTALL_DIR", "no bin/clang++"),
     (no_xclbinutil, "overlay compiler", "problem", "no xclbinutil", "libxrt-utils"),
-    (no_host_compiler, "C++ compiler", "warning", "slower syncs", "apt install g++"),
+    (no_host_compiler, "C++ compiler", "warning", "cost the CPU more", "apt install g++"),
     (
         powersaver,
         "power mode",

@@ -78,7 +78,7 @@ def compiler(findings: Findings) -> Check:
 
 
 def host_compiler(findings: Findings) -> Check:
-    """A C++ compiler for this machine's CPU: it makes syncs with the NPU cheap, and the array simulator."""
+    """A C++ compiler for this machine's CPU: it makes calls cheap, and device="array" possible."""
     name, system = "C++ compiler", findings.system
     folders = [system.path(f) for f in system.environment.get("PATH", "").split(":") if f]
     named = system.environment.get("CXX")
@@ -87,7 +87,7 @@ def host_compiler(findings: Findings) -> Check:
     for tool in filter(None, (named, "g++", "clang++")):
         if any((folder / tool).exists() for folder in folders):
             return Check(name, "ok", tool)
-    says = "none ($CXX, g++, clang++): XRT's slower syncs are used, and device='array' can't run"
+    says = "none ($CXX, g++, clang++): calls cost the CPU more, and device='array' can't run"
     return Check(name, "warning", says, "Debian, Ubuntu: `sudo apt install g++`")
 
 
