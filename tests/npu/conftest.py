@@ -20,7 +20,7 @@ from sandbox.host import FINGERPRINT, Sandbox
 from scripted_xrt import ScriptedXrt
 
 from torch_xdna import devices
-from torch_xdna.devices.npu import binding, overlay, process
+from torch_xdna.devices.npu import binding, lifetime, overlay, process
 
 _reason: list[str] = []
 
@@ -64,6 +64,7 @@ def _forget() -> None:
     devices._warn_once.cache_clear()
     process._at_exit()
     process._runtimes.clear()
+    lifetime._going.clear()  # runs that hang for ever, of a pyxrt whose process is gone
     torch._dynamo.reset()
 
 

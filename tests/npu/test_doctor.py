@@ -293,7 +293,7 @@ def test_users_of_the_chip_are_named(machine: Machine, monkeypatch: pytest.Monke
     check = next(c for c in machine.diagnose() if c.name == "free contexts")
     assert (check.status, check.says) == ("ok", "4 of 6 free, the others held by llm-server (pid 4711)")
     monkeypatch.setattr(system, "System", lambda: machine.system)
-    assert context._holders() == "they could be held by llm-server (pid 4711)"
+    assert context._holders(0) == "they could be held by llm-server (pid 4711)"
 
 
 @pytest.mark.parametrize("change", [None, powersaver, no_device], ids=["usable", "slow", "no device"])

@@ -145,6 +145,17 @@ def test_failures_leave_no_context_behind(sandbox: Sandbox, overlay_file: str) -
     assert got == {"kept": 8, "said": ["RunFailed"], "open": 0, "after": GOOD}
 
 
+@pytest.mark.parametrize("seed", [0, 9, 15])
+def test_storm(sandbox: Sandbox, overlay_file: str, seed: int) -> None:
+    """Three threads, programs and weights that come and go, fifty faults: right numbers or a clear error, and
+    nothing is left behind. (Found: a context closed under another thread, contexts kept by runs that ended late.)"""
+    got = sandbox.call("storm:storm", xclbin=overlay_file, seed=seed)
+    assert got["wrong"] == [] and got["stuck"] == 0 and got["after"] == GOOD
+    assert got["right"] > 20 and got["refused"] > 0 and got["made"] > 5, "it was a storm"
+    assert got["open"] == 1 and got["kept"] == 0
+    assert got["buffers"] == 3, "instructions, weights and activations of the one program that is left"
+
+
 def test_nothing_of_a_failed_run_is_returned(sandbox: Sandbox, overlay_file: str) -> None:
     kind, sentence = sandbox.call("faults:refusing_array", xclbin=overlay_file)
     assert kind == "RunFailed" and "state ERROR" in sentence

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,19 @@ class Context:
     activations_group: int
 
     def close(self) -> None:
-        """Release in the order that XRT wants; a run that still refers to the context keeps it open."""
+        """Release in the order that XRT wants; a run that still refers to the context keeps it open.
+
+        The device handle stays: another thread may be about to allocate with it, and it takes nothing from anybody.
+        """
         self.kernel = None
         self.hardware = None
-        self.device = None
 
 
-def open_context(path: Path, *, columns: int, generation: int, patience: float) -> Context:
+def open_context(
+    path: Path, *, columns: int, generation: int, patience: float, let_go: Callable[[], int]
+) -> Context:
     """Open the first NPU with the overlay at `path`; wait up to `patience` seconds for a free hardware
-    context.
+    context. `let_go` frees what this process needs no longer, and counts its runs that hold one and never end.
 
     Raises NpuUnavailable or NpuBusy, with a remedy.
     """
@@ -55,7 +60,7 @@ def open_context(path: Path, *, columns: int, generation: int, patience: float) 
         device = xrt.device(0)
         _refuse_other_chips(device.get_info(xrt.xrt_info_device.name))
         uuid = device.register_xclbin(xrt.xclbin(str(path)))
-        hardware = _wait_for_context(xrt, device, uuid, patience)
+        hardware = _wait_for_context(xrt, device, uuid, patience, let_go)
         kernel = xrt.kernel(hardware, kernel_name)
         code, weights, activations = (
             kernel.group_id(i) for i in (ARGUMENT_CODE, ARGUMENT_WEIGHTS, ARGUMENT_ACTIVATIONS)
@@ -71,7 +76,7 @@ def _refuse_other_chips(name: str) -> None:
         raise NpuUnavailable(f"the NPU '{name}' is XDNA2; this package is for XDNA1 (Phoenix, Hawk Point)")
 
 
-def _wait_for_context(xrt: Any, device: Any, uuid: Any, patience: float) -> Any:
+def _wait_for_context(xrt: Any, device: Any, uuid: Any, patience: float, let_go: Callable[[], int]) -> Any:
     """Contexts are few and other programs come and go: try until `patience` seconds are over."""
     start, nap = time.monotonic(), 0.05
     while True:
@@ -79,22 +84,24 @@ def _wait_for_context(xrt: Any, device: Any, uuid: Any, patience: float) -> Any:
             return xrt.hw_context(device, uuid)
         except RuntimeError as error:
             meaning = translate(error, "opening a hardware context")
-            waited = time.monotonic() - start
+            stuck, waited = let_go(), time.monotonic() - start
             if not isinstance(meaning, NpuBusy):
                 raise meaning from error
             if waited + nap > patience:
                 raise NpuBusy(
                     f"no hardware context became free within {patience:g} s (the chip has six, on some "
                     "drivers four); "
-                    f"{_holders()}"
+                    f"{_holders(stuck)}"
                 ) from error
         time.sleep(nap)
         nap = min(nap * 1.5, 0.5)
 
 
-def _holders() -> str:
+def _holders(stuck: int) -> str:
     from torch_xdna.doctor.system import System, device_users
 
+    if stuck:
+        return f"{stuck} runs of this process never ended and may hold them: start it anew"
     users = device_users(System())
     if not users:
         return (

@@ -104,7 +104,11 @@ class Npu:
                 raise NpuOff(self.off)
             if self._context is None:
                 self._context = open_context(
-                    self.path, columns=self.columns, generation=self.generation, patience=self.patience
+                    self.path,
+                    columns=self.columns,
+                    generation=self.generation,
+                    patience=self.patience,
+                    let_go=self._let_go,
                 )
                 self.stats.overlay_changes += 1
             return self._context
@@ -122,6 +126,13 @@ class Npu:
                 self._context = None
             for program in list(self._programs):
                 program.reap()  # idle runs hold the context, and contexts are few
+
+    def _let_go(self) -> int:
+        """Free the contexts of runs that ended late; how many runs still go that nobody waits for."""
+        programs = list(self._programs)
+        for program in programs:
+            program.reap()
+        return lifetime.kept() + sum(program.stuck() for program in programs)
 
     def turn_off(self, reason: str) -> None:
         with self.lock:

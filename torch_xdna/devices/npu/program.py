@@ -162,12 +162,15 @@ class NpuProgram:
     def _begin(self, attempt: _Attempt, weights: Weights) -> None:
         """Start a clip. A failure to start is left for `_finish`, which knows about retries."""
         attempt.tries += 1
-        before = self.npu.stats.overlay_changes
-        context = self.npu.context()
-        self.stats.overlay_changes += self.npu.stats.overlay_changes - before
+        generation = self.npu.generation
         try:
-            slot = self._take_slot(attempt, context)
-            self._bind(slot, context, weights)
+            with self.npu.lock:  # so that no other thread's failure closes the context meanwhile
+                before = self.npu.stats.overlay_changes
+                context = self.npu.context()
+                generation = context.generation
+                self.stats.overlay_changes += self.npu.stats.overlay_changes - before
+                slot = self._take_slot(attempt, context)
+                self._bind(slot, context, weights)
             self._mark(slot.activations)
             self.program.pack_inputs(attempt.clip, slot.activations.view)
             slot.activations.to_device(self.stats, self._inputs)
@@ -178,7 +181,7 @@ class NpuProgram:
             if isinstance(error, NpuError):
                 raise
             self._free(attempt)
-            self.npu.drop(context.generation, str(translate(error, "starting a run", RunFailed)))
+            self.npu.drop(generation, str(translate(error, "starting a run", RunFailed)))
 
     def _finish(self, attempt: _Attempt, weights: Weights) -> list[np.ndarray]:
         while True:
@@ -250,20 +253,19 @@ class NpuProgram:
                 "were"
             )
 
-    # ---- slots -------------------------------------------------------------------------------------------
+    # ---- slots, with the lock held -----------------------------------------------------------------------
 
     def _take_slot(self, attempt: _Attempt, context: Context) -> Slot:
-        with self.npu.lock:
-            self.reap()
-            for slot in self._slots:
-                if not slot.busy and slot.generation == context.generation:
-                    break
-            else:
-                slot = self._new_slot(context)
-                self._slots.append(slot)
-            slot.busy = True
-            attempt.slot = slot
-            return slot
+        self.reap()
+        for slot in self._slots:
+            if not slot.busy and slot.generation == context.generation:
+                break
+        else:
+            slot = self._new_slot(context)
+            self._slots.append(slot)
+        slot.busy = True
+        attempt.slot = slot
+        return slot
 
     def _new_slot(self, context: Context) -> Slot:
         size = self.program.activations_bytes
@@ -301,6 +303,7 @@ class NpuProgram:
 
     def reap(self) -> None:
         """Free orphans whose runs have ended; forget slots of older contexts, unless they still run."""
+        lifetime.release_ended()
         for slot in self._slots:
             if slot.orphan and _ended(slot):
                 slot.busy = slot.started = slot.orphan = False
@@ -322,6 +325,10 @@ class NpuProgram:
         rests."""
         if key == id(self):
             self._keep(lambda slot: slot.busy)
+
+    def stuck(self) -> int:
+        """How many runs nobody waits for any more, and which have not ended."""
+        return sum(slot.orphan for slot in self._slots)
 
     def owned(self) -> list[Slot]:
         """The slots, whose runs a forked child must keep."""
@@ -360,11 +367,12 @@ def _retire(npu: Npu, key: int, slots: list[Slot]) -> None:
 
 
 def _retire_slots(slots: list[Slot]) -> None:
-    """Drop slots; a run that has not ended within a moment is kept for ever, dropping it would abort the
+    """Drop slots; a run that has not ended within a moment is kept until it has, dropping it would abort the
     process."""
     for slot in slots:
-        if slot.started and wait.until(functools.partial(_ended, slot), timeout=GRACE_S) is None:
-            lifetime.keep_for_ever(slot)
+        ended = functools.partial(_ended, slot)
+        if slot.started and wait.until(ended, timeout=GRACE_S) is None:
+            lifetime.keep_until(slot, ended)
         else:
             slot.run = None
     slots.clear()
