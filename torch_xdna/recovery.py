@@ -8,6 +8,7 @@ graph's own nodes, so the result is eager's.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -22,18 +23,18 @@ _WARNED: set[str] = set()
 
 @dataclass
 class Recovery:
-    """What to do when regions of one graph fail. `failures`: what happened, a sentence per failed call.
+    """What to do when regions of one graph fail. `failures`: what happened, as sentence -> failed calls.
 
     fallback: as in `torch_xdna.settings.Settings`.
     """
 
     fallback: str = "eager"
-    failures: list[str] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
 
     def recover(self, region: str, error: DeviceError, eager: Callable[[], list[Tensor]]) -> list[Tensor]:
         """The region's tensors in spite of `error`. Raises FallbackError if falling back is forbidden."""
         sentence = f"region {region} runs eager on the CPU, because {error}"
-        self.failures.append(sentence)
+        self.failures[sentence] += 1
         if self.fallback == "error":
             raise FallbackError(
                 f"the device failed in region {region}: {error}; fallback='eager' runs its ops on the CPU"

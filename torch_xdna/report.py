@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class Row:
 @dataclass(frozen=True)
 class GraphReport:
     """One compiled graph. `frame`: Dynamo's number of the code object, the same for each compile of it.
-    `failures`: a sentence for each call in which the device failed and a region ran eager instead."""
+    `failures`: why the device failed and a region ran eager instead -> in how many calls."""
 
     name: str
     frame: int
@@ -48,7 +49,7 @@ class GraphReport:
     regions: tuple[Region, ...] = ()
     device: str = ""
     executables: tuple[Any, ...] = ()
-    failures: list[str] = field(default_factory=list, compare=False)
+    failures: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
     def signature(self) -> tuple:
@@ -131,9 +132,9 @@ class Report:
         return {name: count / calls for name, count in counted(self._stats()).items()}
 
     @property
-    def failures(self) -> list[str]:
-        """Why regions ran eager although the device had taken them: a sentence per call that failed."""
-        return [sentence for g in self.graphs for sentence in g.failures]
+    def failures(self) -> Counter[str]:
+        """Why regions ran eager although the device had taken them, a sentence each -> in how many calls."""
+        return sum((g.failures for g in self.graphs), Counter())
 
     def _stats(self) -> list[Any]:
         executables = {id(e): e for g in self.graphs for e in g.executables}
@@ -141,7 +142,7 @@ class Report:
 
     def summary(self) -> str:
         """As `encoder: 1 region, 0 eager ops`."""
-        failed = f", {_count(len(self.failures), 'failed call')} run eager" if self.failures else ""
+        failed = f", {_count(self.failures.total(), 'failed call')} run eager" if self.failures else ""
         return f"{self.name}: {_count(self.regions, 'region')}, {_count(self.eager_ops, 'eager op')}{failed}"
 
     def profile(self) -> Any:
@@ -160,7 +161,7 @@ class Report:
             "dispatches": self.dispatches,
             "overlay_changes": self.overlay_changes,
             "bytes_synced": self.bytes_synced,
-            "failures": self.failures,
+            "failures": dict(self.failures),
             "graphs": [
                 {
                     "name": g.name,
