@@ -64,7 +64,7 @@ def host_cost(xclbin: str, calls: int = 15) -> dict[str, Any]:
     clip = regions.inputs(region)
     loaded.run([clip], weights)  # allocates, uploads
     syncing = 0.0
-    buffer = loaded._slots[0].activations
+    buffer = next(iter(loaded._slots)).activations
     to_device, from_device = buffer.to_device, buffer.from_device
 
     def timed(call: Any) -> Any:

@@ -12,7 +12,8 @@ only.
 The files, from the bottom: `binding` finds pyxrt, `errors` turns XRT's messages into sentences, `overlay`
 finds and checks the xclbin, `context` opens the chip, `memory` is buffers and `flush` gets their bytes past
 the CPU's caches, `wait` is a timed wait that leaves other threads alone, `lifetime` keeps XRT's objects from
-dying at the wrong moment, `process` is what a process shares, `program` runs.
+dying at the wrong moment, `process` is what a process shares; `weights` are on the device once, `slots` are what
+a run needs, `marks` show whether it wrote its results, `program` runs.
 """
 
 from __future__ import annotations
