@@ -137,7 +137,8 @@ def emulator_instead(says: str) -> None:
         for batch in (1, 2):
             auto = torch.compile(model, backend="xdna", options={"device": "auto"})
             assert torch.equal(auto(clips(batch)), emulator(clips(batch)))
-    (sentence,) = [str(w.message) for w in told]
+    said = [str(w.message) for w in told]
+    (sentence,) = [s for s in said if "xdna" in s]  # torch has something to say about Python 3.13.0
     assert "uses the emulator, because" in sentence and says in sentence and "\n" not in sentence
     with pytest.raises(DeviceError, match=says):
         compiled(model)(clips(1))
