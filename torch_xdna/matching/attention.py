@@ -11,7 +11,7 @@ from torch import fx
 
 from lowering.ops import HEAD_SIZE, Attention
 from torch_xdna.matching.layout import Axis, Dim, Dims, full, normal, numel, regroup
-from torch_xdna.matching.refusal import Refusal
+from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.rows import module_path, only_value, softmax_input
 from torch_xdna.matching.scope import Layout, Match, Matrix, Scope, arguments, shape_of, unfit
 from torch_xdna.matching.views import REARRANGING, scalar_factor
@@ -40,7 +40,8 @@ def fused(scope: Scope, node: fx.Node) -> Match | Refusal:
     if isinstance(value, Refusal):
         return value
     scale = args.get("scale")
-    scale = 1 / math.sqrt(int(shape_of(q)[-1])) if scale is None else float(scale)
+    if isinstance(scale, fx.Node):  # computed from a symbolic size
+        return SYMBOLIC
     return _attention(scope, value, (q, k, v), False, scale, (node,) if several else ())
 
 
@@ -75,16 +76,19 @@ def _attention(
     node: fx.Node,
     qkv: tuple[Any, Any, Any],
     k_transposed: bool,
-    scale: float,
+    scale: float | None,
     absorbs: tuple[fx.Node, ...],
 ) -> Match | Refusal:
     for operand in qkv:
         if (refusal := unfit(operand)) is not None:
             return refusal
     q, _, v = qkv
-    head_sizes = int(shape_of(q)[-1]), int(shape_of(v)[-1])
+    head_sizes = shape_of(q)[-1], shape_of(v)[-1]
+    if not all(isinstance(size, int) for size in head_sizes):
+        return SYMBOLIC
     if head_sizes != (HEAD_SIZE, HEAD_SIZE):
         return Refusal(f"its head size is {head_sizes[0]}, the device's attention has {HEAD_SIZE}")
+    scale = 1 / math.sqrt(HEAD_SIZE) if scale is None else float(scale)
     layouts = [scope.layout(n) for n in qkv]
     if layouts[2].scale != 1:
         layouts[2] = scope.rebase(v)
@@ -94,6 +98,8 @@ def _attention(
     if split is None:
         split = _default_split(layouts[0])
     clips, heads = split
+    if not isinstance(heads, int):
+        return SYMBOLIC
     lead = _lead(clips, heads)
     if numel(a for d in layouts[0].dims[:-2] for a in d) != clips * heads:
         return Refusal("its queries, keys and values are not the same clips and heads")

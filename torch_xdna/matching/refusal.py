@@ -13,3 +13,8 @@ class Refusal:
 
     def __str__(self) -> str:
         return self.reason
+
+
+SYMBOLIC = Refusal(
+    "a size other than the batch is symbolic, the device needs it fixed: compile with dynamic=False"
+)

@@ -22,7 +22,7 @@ from torch_xdna.matching.layout import (
     size_of,
     split_like,
 )
-from torch_xdna.matching.refusal import Refusal
+from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -139,10 +139,7 @@ class Scope:
         self, layout: Layout, roles: dict[Axis, Axis], batch: Size, rows: Size, cols: Size
     ) -> tuple[Matrix | Refusal, Dims]:
         if not (isinstance(rows, int) and isinstance(cols, int)):
-            return Refusal(
-                "a size other than the batch is symbolic, the device needs it fixed: "
-                "compile with dynamic=False"
-            ), ()
+            return SYMBOLIC, ()
         source = layout.source
         dims = tuple(
             normal(roles[a] for a in pieces(layout.dims, str(i))) for i in range(len(shape_of(source)))
