@@ -61,7 +61,7 @@ class Buffer:
         _live.add(self)
         self.view = np.frombuffer(self.bo.map(), np.uint8, size)
         self._address, self._whole = self.view.ctypes.data, Ranges([(0, size)])
-        self.flush = flush.chosen().ranges
+        self.flush = None if instructions else flush.chosen().ranges  # those are synced once
         self._to, self._from = (
             xrt.xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE,
             xrt.xclBOSyncDirection.XCL_BO_SYNC_BO_FROM_DEVICE,
