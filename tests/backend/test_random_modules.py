@@ -148,10 +148,22 @@ SEEDS = range(10)
 @torch.no_grad()
 def test_random_module(seed: int) -> None:
     module = RandomModule(seed).eval()
-    run = compiled(module)
-    generator = torch.Generator().manual_seed(seed)
-    for batch in (2, 3):
-        x = torch.randn(batch, module.rows, module.width, generator=generator)
+    as_in_float64(module, compiled(module), [(2, module.rows), (3, module.rows)])
+
+
+@pytest.mark.parametrize("seed", [4, 141, 183])
+@torch.no_grad()
+def test_every_size_symbolic(seed: int) -> None:
+    """(Found with these: clips times rows as one symbolic batch, which could not be told apart again.)"""
+    module = RandomModule(seed).eval()
+    run = torch.compile(module, backend="xdna", dynamic=True, options={"device": "emulator"})
+    as_in_float64(module, run, [(2, module.rows), (3, module.rows + 4), (1, 9)])
+
+
+def as_in_float64(module: RandomModule, run: Callable, sizes: list[tuple[int, int]]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for batch, rows in sizes:
+        x = torch.randn(batch, rows, module.width, generator=generator)
         kept = x.clone()
         found = run(x)
         assert torch.equal(x, kept)
@@ -165,7 +177,8 @@ def test_random_module(seed: int) -> None:
 
 
 def _form(x: Tensor) -> Any:
-    return x.shape, x.dtype, x.stride()
+    """A stride in a direction of one element says nothing."""
+    return x.shape, x.dtype, [step for step, size in zip(x.stride(), x.shape, strict=True) if size > 1]
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "fused q, k, v"])

@@ -140,6 +140,8 @@ class Scope:
     ) -> tuple[Matrix | Refusal, Dims]:
         if not (isinstance(rows, int) and isinstance(cols, int)):
             return SYMBOLIC, ()
+        if not isinstance(batch, int) and len(batch.free_symbols) > 1:  # clips times something else
+            return SYMBOLIC, ()
         source = layout.source
         dims = tuple(
             normal(roles[a] for a in pieces(layout.dims, str(i))) for i in range(len(shape_of(source)))
