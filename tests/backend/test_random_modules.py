@@ -1,7 +1,5 @@
 """Random modules out of what the matcher knows and what it must leave alone, chained and branched: the numbers of
 float64 as closely as the same module in bf16, eager's shapes, dtypes and strides, inputs untouched.
-
-(360 seeds were tried when this was written, 510 regions, none failed.)
 """
 
 from __future__ import annotations

@@ -246,6 +246,24 @@ def dropped_mid_run(xclbin: str) -> dict:
     return {"kept": lifetime.kept()}
 
 
+def ended_late(xclbin: str) -> dict:
+    """The program is deleted while its run hangs; the driver's watchdog ends that run some time later."""
+    session = Session(xclbin)
+    session.run()
+    inside.set_knob("HANG", 1)
+    hear_interrupts()
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        session.run()
+    del session.program
+    gc.collect()
+    during = lifetime.kept()
+    inside.set_knob("WATCHDOG_MS", 20)
+    time.sleep(0.3)
+    session.program = session.npu.load(session.toy)
+    return {"during": during, "value": session.run(), "after": lifetime.kept()}
+
+
 def forked(xclbin: str) -> dict:
     """The child gets a sentence and ends in peace; the parent's context survives the child."""
     session = Session(xclbin)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from machine import DRIVER, LIBRARIES, PACKAGES, TAG, Machine, limits
+from machine import DRIVER, ENVIRONMENT, LIBRARIES, PACKAGES, TAG, Machine, limits
 
 from torch_xdna.cli.doctor import command
 from torch_xdna.devices.npu import context
@@ -269,6 +269,15 @@ def test_state(machine: Machine, change: Callable, name: str, status: str, says:
     before = checks[: checks.index(check)]
     if name != "overlay compiler":  # needs a missing overlay to matter
         assert all(c.status == "ok" for c in before), "the first bad line is the cause"
+
+
+def test_a_compiler_of_another_place(machine: Machine) -> None:
+    no_host_compiler(machine)
+    machine.system = dataclasses.replace(machine.system, environment={**ENVIRONMENT, "CXX": "/opt/bin/c++"})
+    assert next(c for c in machine.diagnose() if c.name == "C++ compiler").status == "warning"
+    machine.write("/opt/bin/c++", "")
+    found = next(c for c in machine.diagnose() if c.name == "C++ compiler")
+    assert (found.status, found.says) == ("ok", "/opt/bin/c++")
 
 
 @pytest.mark.parametrize("device", XDNA2)

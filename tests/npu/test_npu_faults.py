@@ -145,9 +145,15 @@ def test_failures_leave_no_context_behind(sandbox: Sandbox, overlay_file: str) -
     assert got == {"kept": 8, "said": ["RunFailed"], "open": 0, "after": GOOD}
 
 
+def test_a_run_that_ended_late_is_let_go(sandbox: Sandbox, overlay_file: str) -> None:
+    """It would hold its hardware context for the life of the process."""
+    got = sandbox.call("faults:ended_late", xclbin=overlay_file)
+    assert got == {"during": 1, "value": GOOD, "after": 0}
+
+
 @pytest.mark.parametrize("seed", [0, 9, 15])
 def test_storm(sandbox: Sandbox, overlay_file: str, seed: int) -> None:
-    """Three threads, programs and weights that come and go, fifty faults: right numbers or a clear error, and
+    """Three threads, programs and weights that come and go, faults all the time: right numbers or a clear error, and
     nothing is left behind. (Found: a context closed under another thread, contexts kept by runs that ended late.)"""
     got = sandbox.call("storm:storm", xclbin=overlay_file, seed=seed)
     assert got["wrong"] == [] and got["stuck"] == 0 and got["after"] == GOOD

@@ -81,11 +81,9 @@ def host_compiler(findings: Findings) -> Check:
     """A C++ compiler for this machine's CPU: it makes calls cheap, and device="array" possible."""
     name, system = "C++ compiler", findings.system
     folders = [system.path(f) for f in system.environment.get("PATH", "").split(":") if f]
-    named = system.environment.get("CXX")
-    if named and "/" in named and system.path(named).exists():
-        return Check(name, "ok", named)
-    for tool in filter(None, (named, "g++", "clang++")):
-        if any((folder / tool).exists() for folder in folders):
+    for tool in filter(None, (system.environment.get("CXX"), "g++", "clang++")):
+        places = [system.path(tool)] if "/" in tool else [folder / tool for folder in folders]
+        if any(place.exists() for place in places):
             return Check(name, "ok", tool)
     says = "none ($CXX, g++, clang++): calls cost the CPU more, and device='array' can't run"
     return Check(name, "warning", says, "Debian, Ubuntu: `sudo apt install g++`")

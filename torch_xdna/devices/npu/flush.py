@@ -4,7 +4,8 @@ The NPU does not see the CPU's caches, so what the host wrote must be written ba
 dropped. XRT's plug-in does both in the same way, in this process: a fence, one `clflush` per cache line, a fence
 (amd/xdna-driver, src/shim/buffer.cpp, `buffer::sync`; 2.25 as disassembled, and main of 21 August 2026). Each
 clflush waits for the one before. `clflushopt` flushes a line just so, without the waiting, and is what the kernel's
-own drivers use: 0.05 ms per MB instead of 1.6 to 2 on the Xeon where `pytest -s -k host_cost tests/npu` was run.
+own drivers use: 0.05 to 0.07 ms per MB instead of 1.7 to 2.4 on the Xeon where `pytest -s -k host_cost tests/npu`
+was run.
 
 XRT does it wherever ours would not be the same or is not to be had: a processor without clflushopt, an `xrt.ini`
 that leaves syncs to the kernel, no C++ compiler; and where TORCH_XDNA_SYNC=xrt asks for it.
