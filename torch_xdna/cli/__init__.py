@@ -54,7 +54,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: a user's mistake is one sentence on stderr and exit code 2, never a traceback."""
     try:
-        cli(standalone_mode=True)
+        cli(prog_name="torch-xdna", standalone_mode=True)
     except XdnaError as error:
         click.echo(f"torch-xdna: {error}", err=True)
     except OSError as error:

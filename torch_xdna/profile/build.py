@@ -13,7 +13,6 @@ from lowering.time import Costs
 from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
 from lowering.time.estimate import dispatch_seconds
 from lowering.time.gemm import checked_clock
-from lowering.time.kernels import assumed
 from lowering.time.overlay_ops import BLOCK_BYTES, OpTime, time_region
 from torch_xdna import configuration
 from torch_xdna.errors import XdnaError
@@ -126,7 +125,7 @@ def profile_regions(
         closed_form_seconds=closed_total, better_gemm_seconds=better,
         host_counts=host_counts or {}, host_device=device,
         host_seconds=sum(m.seconds for m in measured) if device is not None else None,
-        assumed_kernels=assumed(), core_seconds=work, trace=traces or None,
+        core_seconds=work, trace=traces or None,
     )  # fmt: skip
 
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lowering.limits import CORE_ROWS
+from lowering.time.costs import Costs
+from lowering.time.kernels import STOCK_STEP
+
 PEAK_FLOP = 256  # bf16 operations per cycle and core
-CORE_ROWS = 4
-STOCK_SHARE = 64**3 / 5427.4 / 128  # of peak, the stock kernel at 64 x 64 x 64 (calibration row L5)
-READ_GBS = 47.62  # see lowering.time.Costs.read_gbs
+STOCK_SHARE = 64**3 / STOCK_STEP / 128  # of peak, the stock kernel at 64 x 64 x 64
+READ_GBS = Costs.read_gbs
 _LAYER = re.compile(r"^(?:.*\.)?layers\.(\d+)\.(.*)$")
 
 
@@ -73,7 +76,6 @@ class Profile:
     host_device: str | None = None
     host_seconds: float | None = None
     host_counts: dict[str, float] = field(default_factory=dict)  # per call: what the device was asked for
-    assumed_kernels: tuple[str, ...] = ()
     core_seconds: dict[str, float] = field(default_factory=dict)  # of a mean core, by work (simulator only)
     trace: Any = field(default=None, repr=False, compare=False)
 
@@ -127,7 +129,6 @@ class Profile:
             "host_device": self.host_device,
             "host_seconds": self.host_seconds,
             "host_per_call": self.host_counts,
-            "assumed_kernels": list(self.assumed_kernels),
             "core_seconds": self.core_seconds,
             "layers": {name: sum(op.seconds for op in ops) for name, ops in self.by("layer").items()},
             "ops": [

@@ -112,12 +112,9 @@ def _limit(profile: Profile) -> str:
 
 def notes(profile: Profile) -> list[str]:
     """What a reader needs to judge the numbers."""
-    lines = [
+    return [
         "of peak: useful products over 128 MAC/cycle/core; busy: cores in kernels; bound: what is longest alone (next)",
     ]
-    if profile.assumed_kernels:
-        lines.append("cycles assumed, not counted, for: " + ", ".join(profile.assumed_kernels))
-    return lines
 
 
 def _table(profile: Profile, every_op: bool, narrow: bool) -> Table:
