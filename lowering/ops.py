@@ -166,7 +166,9 @@ class Attention(Op):
     """out = bf16(softmax(scale * q @ k.T) @ v) per head; q (tq, 64 heads), k and v (tk, 64 heads), out like q.
 
     Scores in fp32, p = bf16(exp2(scale * log2(e) * s - m)) with an integer m per row (the running maximum rounded up),
-    the sum of p and the output in fp32, one division at the end, then bf16.
+    the sum of p and the output in fp32, one division at the end, then bf16. The emulator on a CPU that multiplies bf16
+    itself takes the running maximum as m and sums p before its rounding: no further from float64, and one rounding
+    away from this (torch_xdna/devices/emulator/native_bf16.py).
     """
 
     q: int

@@ -27,9 +27,20 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps({"auto": chosen, "devices": devices}))
         return
     table = Table()
-    for column in ("device", "usable", "what it is", "why not"):
+    for column in ("device", "usable", "what it is", "why not, or how"):
         table.add_column(column, overflow="fold")
+    notes = {name: reason or "" for name, reason in reasons.items()}
+    if reasons["emulator"] is None:
+        notes["emulator"] = _products()
     for name, reason in reasons.items():
         shown = f"{name} (auto)" if name == chosen else name
-        table.add_row(shown, "yes" if reason is None else "no", describe(name), reason or "")
+        table.add_row(shown, "yes" if reason is None else "no", describe(name), notes[name])
     Console().print(table)
+
+
+def _products() -> str:
+    from torch_xdna.devices.emulator import native_bf16  # brings torch
+
+    if native_bf16.chosen():
+        return f"products in bf16 ({native_bf16.instructions() or 'emulated by oneDNN'})"
+    return "products in fp32 (TORCH_XDNA_EMULATOR)" if native_bf16.instructions() else "products in fp32"

@@ -1,13 +1,15 @@
 """The emulator: a region's ops on the CPU with the NPU's roundings; the default where there is no NPU.
 
-Read plan.py (what runs together), chunk.py (one chunk of rows), numerics.py (the roundings), in this order.
+Read plan.py (what runs together), chunk.py (one chunk of rows), numerics.py (the roundings), native_bf16.py (the CPU's
+own bf16 instead, where it has one), in this order.
 
 Design notes
-- A product of bf16 values is an fp32 product. This CPU has no bf16 instructions: torch's own bf16 linear takes 3 to
-  4 times as long as fp32 (52 against 14 ms for 1500 x 512 x 1536, two threads, otherwise idle).
+- A product of bf16 values is an fp32 product. On a CPU without bf16 instructions torch's own bf16 linear takes 3 to
+  4 times as long as fp32 (52 against 14 ms for 1500 x 512 x 1536, two threads, otherwise idle). With them (AMX) it takes
+  a seventh: whole encoders 0.3 x eager fp32, and oneDNN fuses bias, GELU or residual before the one rounding.
 - Results land in memory that is kept. Into fresh pages the same product took 1.1 to 1.5 times as long.
 - Threads run chunks, not kernels (workers.py), and meet once per layer.
-- Where time goes (base, CPU time of one core, each kernel's minimum over 9 runs in turns with eager, before pieces
+- Where time goes (fp32 products; base, CPU time of one core, each kernel's minimum over 9 runs in turns with eager, before pieces
   were made larger and attention got blocks of keys): linear and conv 496 ms (eager 564), attention 430 (eager's
   flash kernel 385: it need not round p and does its passes in registers), conversions to bf16 and back 78, gelu 26
   (52), layer_norm 10 (10). In sum 1.10 x eager's; a part of that is the profiler's cost per call.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lowering import ops as ir
-from torch_xdna.devices.emulator import numerics
+from torch_xdna.devices.emulator import native_bf16, numerics
+from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix
 from torch_xdna.devices.emulator.packing import LANES, Packed
 from torch_xdna.devices.emulator.plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
 from torch_xdna.devices.emulator.workspace import Scratch, Workspace
@@ -77,23 +78,39 @@ class _Chunk:
     # Before a product: its operand.
 
     def _operand(self, step: Matrix) -> Tensor:
-        """Memory for a matrix step's left operand: (rows, k + 1) with ones for the bias, or (heads, rows, 64)."""
+        """Memory for a matrix step's left operand: (rows, k + 1) with ones for the bias, or (heads, rows, 64); for
+        the CPU's own bf16 product (rows, columns of the packed weight), or (rows, 64 heads)."""
         if isinstance(step, ir.Attention):
+            if self.clip.workspace.native:
+                return self._bf16_memory(step.heads * ir.HEAD_SIZE)
             return self.scratch.dense("operand", step.heads, self.rows, ir.HEAD_SIZE)
-        cols = self.clip.packed.matrices[step.out].shape[1]
+        matrix = self.clip.packed.matrices[step.out]
+        if isinstance(matrix, Bf16Matrix):
+            return native_bf16.operand(matrix, self._bf16_memory(matrix.weight.shape[1]))
+        cols = matrix.shape[1]
         operand = self.scratch.matrix("operand", self.rows, cols, -cols % LANES)
         operand[:, -1].fill_(1.0)
         return operand
 
+    def _bf16_memory(self, cols: int) -> Tensor:
+        return self.scratch.matrix("bf16 operand", self.rows, cols, dtype=torch.bfloat16)
+
     def _fill(self, step: Matrix, operand: Tensor) -> None:
         if isinstance(step, ir.Attention):
+            if self.clip.workspace.native:
+                operand[self.start : self.stop].copy_(self._rows(step.q))
+                return
             mine = operand[:, self.start : self.stop]
             mine.copy_(_by_head(self._rows(step.q)))
             mine.mul_(step.scale)
-        elif isinstance(step, ir.Conv1d):
-            self._fill_taps(step, operand[self.start : self.stop, :-1])
+            return
+        matrix = self.clip.packed.matrices[step.out]
+        k = matrix.k if isinstance(matrix, Bf16Matrix) else matrix.shape[1] - 1
+        mine = operand[self.start : self.stop, :k]
+        if isinstance(step, ir.Conv1d):
+            self._fill_taps(step, mine)
         else:
-            operand[self.start : self.stop, :-1].copy_(self._rows(step.parts[0].x))
+            mine.copy_(self._rows(step.parts[0].x))
 
     def _fill_taps(self, step: ir.Conv1d, operand: Tensor) -> None:
         """Output row t reads input rows stride t - 1 + tap, tap 0, 1, 2; the halo shifts them by one."""
@@ -108,15 +125,25 @@ class _Chunk:
     # The product, over all rows of the chunk.
 
     def _multiply(self, step: Matrix) -> Tensor:
-        """The fp32 result of a product with its bias, or of an attention."""
+        """The fp32 result of a product with its bias, or of an attention; in bf16 and finished (GELU, residual) where
+        the CPU's own bf16 product made it."""
         operand = self._operand(step)
         if isinstance(step, ir.Attention):
             return self._attention(step, operand)
         weight = self.clip.packed.matrices[step.out]
+        if isinstance(weight, Bf16Matrix):
+            self.start, self.stop = 0, self.rows
+            self.values.clear()
+            head = step.parts[0] if isinstance(step, Product) else step
+            return native_bf16.product(
+                operand, weight, gelu=head.gelu, residual=self._residual(step, head.residual)
+            )
         return torch.mm(operand, weight.t(), out=self.scratch.matrix("result", self.rows, weight.shape[0]))
 
     def _attention(self, step: ir.Attention, q: Tensor) -> Tensor:
         k, v = (self.clip.workspace.by_head[i] for i in (step.k, step.v))
+        if self.clip.workspace.native:
+            return native_bf16.attention(q, k, v, step.scale)
         out = self.scratch.matrix("result", self.rows, step.heads * ir.HEAD_SIZE)
         most = max(numerics.SCORES, 16 * k.shape[1], 64 * self.rows)
         scores, sums = self.scratch.dense("scores", most), self.scratch.dense("sums", 2, self.rows, 1)
@@ -126,20 +153,27 @@ class _Chunk:
     # After it, piece by piece.
 
     def _finish(self, step: Matrix, result: Tensor) -> None:
-        """GELU, residual, rounding."""
+        """GELU and residual, where they are still to come, and rounding."""
         if isinstance(step, ir.Attention):
             return self._keep(step.out, result)
         head = step.parts[0] if isinstance(step, Product) else step
-        if head.gelu:
-            torch.ops.aten.gelu_(result)
-        if head.residual is not None:
-            add = self._position(step.out) if isinstance(head.residual, str) else self._rows(head.residual)
-            result.add_(add.float())
+        if result.dtype == torch.float32:
+            if head.gelu:
+                torch.ops.aten.gelu_(result)
+            residual = self._residual(step, head.residual)
+            if residual is not None:
+                result.add_(residual.float())
         start = 0
         for part in step.parts if isinstance(step, Product) else (step,):
             stop = start + self.clip.region.value(part.out).cols
             self._keep(part.out, result[:, start:stop])
             start = stop
+
+    def _residual(self, step: Product | ir.Conv1d, residual: int | str | None) -> Tensor | None:
+        """The piece's rows of what is added to a product, bf16."""
+        if residual is None:
+            return None
+        return self._position(step.out) if isinstance(residual, str) else self._rows(residual)
 
     def _row_step(self, step: RowStep) -> None:
         if isinstance(step, Load):

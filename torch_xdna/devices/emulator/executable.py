@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lowering.ops import Region
 from torch_xdna.devices.base import Stats
+from torch_xdna.devices.emulator import native_bf16
 from torch_xdna.devices.emulator.chunk import Clip, run_chunk
 from torch_xdna.devices.emulator.packing import Packed, pack
 from torch_xdna.devices.emulator.plan import chunks, make_plan
@@ -22,15 +23,19 @@ KEPT_WORKSPACES = 2  # for calls from two threads; more may run at once, with me
 
 
 class EmulatorExecutable:
-    """One region on the CPU. Thread-safe: a run owns its workspace, packed parameters are only read."""
+    """One region on the CPU. Thread-safe: a run owns its workspace, packed parameters are only read.
+
+    `native`: whether products run in the CPU's own bf16 (native_bf16.py).
+    """
 
     def __init__(self, region: Region) -> None:
+        self.native = native_bf16.chosen()
         self.plan = make_plan(region)
         self.stats = Stats()
         self._idle: deque[Workspace] = deque(maxlen=KEPT_WORKSPACES)
 
     def pack(self, params: Mapping[str, Tensor]) -> Packed:
-        return pack(self.plan, params)
+        return pack(self.plan, params, native=self.native)
 
     def run(self, inputs: Sequence[Tensor], packed: Packed) -> list[Tensor]:
         """Inputs (batch, rows, cols), any floating dtype and strides; outputs bf16, in memory of their own."""
@@ -52,7 +57,7 @@ class EmulatorExecutable:
         try:
             return self._idle.pop()
         except IndexError:
-            return Workspace(self.plan)
+            return Workspace(self.plan, native=self.native)
 
     def _run_clip(self, clip: Clip) -> None:
         folded = len(clip.inputs[0]) // max(1, clip.region.value(clip.region.inputs[0]).rows)

@@ -1,7 +1,8 @@
 """Parameters as the chunks read them: weights rounded to bf16 values, with the bias as a column.
 
-The bias is one more column of the weight (fp32, not rounded) and every operand gets a column of ones: the product
-then adds it by itself, without another pass over the result.
+Where the CPU multiplies bf16 itself, weights are kept in bf16 (native_bf16.py). Else the bias is one more column of the
+weight (fp32, not rounded) and every operand gets a column of ones: the product then adds it by itself, without another
+pass over the result.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lowering import ops as ir
+from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix, bf16_matrix
 from torch_xdna.devices.emulator.plan import Plan, Product
 
 LANES = 16  # fp32 numbers in a cache line: rows start on one
@@ -20,36 +22,39 @@ LANES = 16  # fp32 numbers in a cache line: rows start on one
 
 @dataclass(frozen=True)
 class Packed:
-    """Keys are the steps' `out`. `matrices`: fp32 (n, k + 1), the last column the bias. `norms`: gamma and beta,
-    fp32. `positions`: bf16 (rows, cols), parameters that are added to a value.
+    """Keys are the steps' `out`. `matrices`: fp32 (n, k + 1), the last column the bias, or for the CPU's own bf16
+    product. `norms`: gamma and beta, fp32. `positions`: bf16 (rows, cols), parameters that are added to a value.
     """
 
-    matrices: dict[int, Tensor]
+    matrices: dict[int, Tensor | Bf16Matrix]
     norms: dict[int, tuple[Tensor, Tensor]]
     positions: dict[int, Tensor]
 
     @property
     def nbytes(self) -> int:
-        tensors = [
-            *self.matrices.values(),
-            *self.positions.values(),
-            *(t for n in self.norms.values() for t in n),
-        ]
-        return sum(t.untyped_storage().nbytes() for t in tensors)
+        tensors = [*self.positions.values(), *(t for n in self.norms.values() for t in n)]
+        matrices = list(self.matrices.values())
+        in_fp32 = [m for m in matrices if isinstance(m, Tensor)]
+        in_bf16 = [m for m in matrices if isinstance(m, Bf16Matrix)]
+        return sum(t.untyped_storage().nbytes() for t in (*tensors, *in_fp32)) + sum(
+            m.nbytes for m in in_bf16
+        )
 
 
-def pack(plan: Plan, params: Mapping[str, Tensor]) -> Packed:
-    """Copies of the parameters; nothing in the result shares memory with them."""
+def pack(plan: Plan, params: Mapping[str, Tensor], *, native: bool = False) -> Packed:
+    """Copies of the parameters; nothing in the result shares memory with them. `native`: for the CPU's own bf16
+    product, wherever that can do a step whole."""
     packed = Packed({}, {}, {})
     with torch.inference_mode(False), torch.no_grad():
         phases = [phase for stage in plan.stages for phase in stage.phases]
         for step in (step for phase in phases for step in (phase.matrix, *phase.steps)):
             if isinstance(step, Product):
                 weights = [params[p.weight].t() if p.transposed else params[p.weight] for p in step.parts]
-                packed.matrices[step.out] = _matrix(weights, [_optional(params, p.bias) for p in step.parts])
+                biases = [_optional(params, p.bias) for p in step.parts]
+                packed.matrices[step.out] = _matrix(weights, biases, step.parts[0], native)
             elif isinstance(step, ir.Conv1d):
                 taps = params[step.weight].permute(0, 2, 1).flatten(1)  # (out, 3 in): tap by tap
-                packed.matrices[step.out] = _matrix([taps], [_optional(params, step.bias)])
+                packed.matrices[step.out] = _matrix([taps], [_optional(params, step.bias)], step, native)
                 if isinstance(step.residual, str):
                     packed.positions[step.out] = _copy(params[step.residual], torch.bfloat16)
             elif isinstance(step, ir.Add) and isinstance(step.y, str):
@@ -62,7 +67,11 @@ def pack(plan: Plan, params: Mapping[str, Tensor]) -> Packed:
     return packed
 
 
-def _matrix(weights: list[Tensor], biases: list[Tensor | None]) -> Tensor:
+def _matrix(
+    weights: list[Tensor], biases: list[Tensor | None], step: ir.Linear | ir.Conv1d, native: bool
+) -> Tensor | Bf16Matrix:
+    if native and not (step.gelu and step.residual is not None):  # oneDNN fuses one of them, not both
+        return bf16_matrix(weights, biases, bias_in_columns=step.residual is not None)
     n, k = sum(w.shape[0] for w in weights), weights[0].shape[1]
     matrix = torch.zeros(n, -(-(k + 1) // LANES) * LANES)[:, : k + 1]
     for rows, weight, bias in zip(matrix.split([w.shape[0] for w in weights]), weights, biases, strict=True):

@@ -77,8 +77,8 @@ class Stage:
 class Store:
     """A value that outlives its stage. Values with the same store never live at the same time.
 
-    heads == 0: bf16 (rows + 2 HALO, cols), the halo zero. Otherwise fp32 (heads, rows, 64), the keys or values of
-    an attention: fp32 because that is what the product reads, by head because its rows are then dense.
+    heads == 0: bf16 (rows + 2 HALO, cols), the halo zero. Otherwise (heads, rows, 64), the keys or values of an
+    attention: of the dtype that the product reads, by head because its rows are then dense.
     """
 
     rows: int

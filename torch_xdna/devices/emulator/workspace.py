@@ -35,9 +35,13 @@ class Scratch:
 
 
 class Workspace:
-    """One run's stores and as many scratches as chunks are under way. Not shared by runs at the same time."""
+    """One run's stores and as many scratches as chunks are under way. Not shared by runs at the same time.
 
-    def __init__(self, plan: Plan) -> None:
+    `native`: keys and values in bf16, for the CPU's own bf16 product.
+    """
+
+    def __init__(self, plan: Plan, *, native: bool = False) -> None:
+        self.native = native
         self._stores: dict[Store, Tensor] = {}
         self.by_row = {v: self._tensor(store) for v, store in plan.by_row.items()}
         self.by_head = {v: self._tensor(store) for v, store in plan.by_head.items()}
@@ -55,7 +59,12 @@ class Workspace:
     def _tensor(self, store: Store) -> Tensor:
         if store not in self._stores:
             if store.heads:
-                memory = torch.empty(store.heads, store.rows, store.cols // store.heads)
+                memory = torch.empty(
+                    store.heads,
+                    store.rows,
+                    store.cols // store.heads,
+                    dtype=torch.bfloat16 if self.native else torch.float32,
+                )
             else:
                 memory = torch.zeros(store.rows + 2 * HALO, store.cols, dtype=torch.bfloat16)
             self._stores[store] = memory
