@@ -17,6 +17,7 @@ from lowering.instructions import (
     BURST_256,
     CACHE_AXI,
     COLUMN_SHIFT,
+    CONTROL,
     DESCRIPTOR_ADDRESS_FIELD,
     DESCRIPTOR_BASE,
     DESCRIPTOR_STEP,
@@ -24,6 +25,7 @@ from lowering.instructions import (
     MEMTILE_ROWS,
     MM2S,
     OPCODE_BLOCKWRITE,
+    OPCODE_MASKWRITE,
     OPCODE_PATCH,
     OPCODE_WAIT,
     OPCODE_WRITE32,
@@ -32,18 +34,22 @@ from lowering.instructions import (
     ROW_SHIFT,
     S2MM,
     TOKEN_BIT,
+    TOKEN_ID_MASK,
+    TOKEN_ID_SHIFT,
     VALID,
     VERSION_WORD,
     AddressPatch,
     BlockWrite,
     Command,
     Dma,
+    MaskWrite,
     Wait,
     Write32,
 )
 
-Record = BlockWrite | AddressPatch | Write32 | Wait
+Record = BlockWrite | AddressPatch | Write32 | MaskWrite | Wait
 _CHANNEL_OF_QUEUE = {address: channel for channel, address in QUEUE.items()}
+_CHANNEL_OF_CONTROL = {address: channel for channel, address in CONTROL.items()}
 _FIELD_10, _FIELD_20 = 0x3FF, 0xFFFFF
 
 
@@ -106,6 +112,11 @@ def describe(command: Command) -> str:
     tile = f"tile ({command.column}, {command.row}) {command.address:#x}"
     if isinstance(command, Write32):
         return f"{tile} write {command.value:#010x}"
+    if isinstance(command, MaskWrite):
+        channel = _CHANNEL_OF_CONTROL.get(command.address) if command.row == 0 else None
+        if channel and command.mask == TOKEN_ID_MASK:
+            return f"col {command.column} {channel[0]}{channel[1]} token id {command.value >> TOKEN_ID_SHIFT}"
+        return f"{tile} write {command.value:#010x} under mask {command.mask:#010x}"
     if isinstance(command, BlockWrite):
         return f"{tile} block write {' '.join(f'{word:08x}' for word in command.words)}"
     return f"{tile} patch with arg{command.arg}+{command.offset:#x}"
@@ -147,6 +158,9 @@ def _record(words: list[int], position: int) -> Record:
     if opcode == OPCODE_WRITE32:
         _expect(words, {1: 0, 3: 0, 5: 24}, position)
         return Write32(*_tile(words[2], position + 2), words[4])
+    if opcode == OPCODE_MASKWRITE:
+        _expect(words, {1: 0, 3: 0, 6: 28}, position)
+        return MaskWrite(*_tile(words[2], position + 2), words[4], words[5])
     if opcode == OPCODE_BLOCKWRITE:
         _expect(words, {1: 0, 3: 48}, position)
         return BlockWrite(*_tile(words[2], position + 2), tuple(words[4:12]))

@@ -2,9 +2,9 @@
 
 Three commands make a program. `Dma` is a transfer of one shim: it writes the descriptor, has the driver patch
 the argument's address into it, and pushes it on a channel's task queue. `Wait` blocks the controller until
-one token of a channel has come. `Write32` writes a register. `BlockWrite`, `AddressPatch` and `Write32` are
-the raw records behind `Dma`; the decoder returns them where a stream does not group into a `Dma` (see
-`lowering.decode`).
+one token of a channel has come. `MaskWrite` changes some bits of a register: a stream names the id of each channel's
+tokens with it (`token_id`). `BlockWrite`, `AddressPatch` and `Write32` are the raw records behind `Dma`; the decoder
+returns them where a stream does not group into a `Dma` (see `lowering.decode`).
 
     python -m lowering.instructions check FILE.json    # compare with a file of commands and expected words
 
@@ -15,18 +15,19 @@ Design notes, learned from mlir-aie's output for the same commands:
   words.
 - Transfers into memory (S2MM) issue a token whether or not it is asked for, so every one of them must be
   waited for.
+- A token travels as a packet, and the routes to the controller let only the tile's controller id pass. After a
+  reset the id of a channel is 0: its tokens would be lost, and the first wait for one would never end. So every
+  stream sets the id of each channel before its first push that asks for a token; mlir-aie repeats it before
+  every such push.
 - mlir-aie lets a step of 2^20 + 1 words and 65 repeats through its verifier; neither fits its register field,
   so both are refused here.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,13 +41,19 @@ VERSION_WORD = 0x06030100
 MEMTILE_ROWS = 1
 HEADER_WORDS = 4
 
-OPCODE_WRITE32, OPCODE_BLOCKWRITE, OPCODE_WAIT, OPCODE_PATCH = 0x00, 0x01, 0x80, 0x81
-RECORD_WORDS = {OPCODE_WRITE32: 6, OPCODE_BLOCKWRITE: 12, OPCODE_WAIT: 4, OPCODE_PATCH: 12}
+OPCODE_WRITE32, OPCODE_BLOCKWRITE, OPCODE_MASKWRITE, OPCODE_WAIT, OPCODE_PATCH = 0x00, 0x01, 0x03, 0x80, 0x81
+RECORD_WORDS = {
+    OPCODE_WRITE32: 6, OPCODE_BLOCKWRITE: 12, OPCODE_MASKWRITE: 7, OPCODE_WAIT: 4, OPCODE_PATCH: 12,
+}  # fmt: skip
 
 # Register map of a shim (byte addresses in the tile)
 COLUMN_SHIFT, ROW_SHIFT = 25, 20
 DESCRIPTOR_BASE, DESCRIPTOR_STEP, DESCRIPTOR_ADDRESS_FIELD = 0x1D000, 0x20, 0x4
 QUEUE = {(S2MM, 0): 0x1D204, (S2MM, 1): 0x1D20C, (MM2S, 0): 0x1D214, (MM2S, 1): 0x1D21C}
+CONTROL = {
+    channel: queue - 4 for channel, queue in QUEUE.items()
+}  # a channel's Ctrl register (AM025, noc_module/dma)
+TOKEN_ID_SHIFT, TOKEN_ID_MASK = 8, 0x1F00  # of Ctrl: the field that mlir-aie writes
 TOKEN_BIT = 1 << 31
 BURST_256 = 2 << 30  # longest bursts, word 4 of a descriptor
 CACHE_AXI = 2 << 24  # word 5
@@ -132,6 +139,17 @@ class Write32:
 
 
 @dataclass(frozen=True)
+class MaskWrite:
+    """Write those bits of `value` that are set in `mask` to byte `address` of the tile at (column, row)."""
+
+    column: int
+    row: int
+    address: int
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True)
 class BlockWrite:
     """Write eight words to consecutive registers of a tile: a descriptor, not yet patched."""
 
@@ -152,7 +170,26 @@ class AddressPatch:
     offset: int
 
 
-Command = Dma | Wait | Write32 | BlockWrite | AddressPatch
+Command = Dma | Wait | Write32 | MaskWrite | BlockWrite | AddressPatch
+
+
+def token_id(column: int, direction: str, channel: int, value: int = limits.TOKEN_ID) -> MaskWrite:
+    """Have the tokens of a shim's channel carry the controller id `value`."""
+    return MaskWrite(column, 0, CONTROL[direction, channel], value << TOKEN_ID_SHIFT, TOKEN_ID_MASK)
+
+
+def with_token_ids(commands: Iterable[Command], value: int = limits.TOKEN_ID) -> list[Command]:
+    """`commands` with `token_id` before the first push of each channel that asks for a token."""
+    result: list[Command] = []
+    known: set[tuple[int, str, int]] = set()
+    for command in commands:
+        if isinstance(command, Dma) and command.token:
+            channel = (command.column, command.direction, command.channel)
+            if channel not in known:
+                known.add(channel)
+                result.append(token_id(*channel, value))
+        result.append(command)
+    return result
 
 
 def encode(commands: Sequence[Command], *, device_columns: int = limits.COLUMNS.maximum) -> np.ndarray:
@@ -178,6 +215,10 @@ def _append(words: list[int], command: Command) -> int:
     elif isinstance(command, Write32):
         limits.WORD.check(command.value, "a register's value")
         words += [OPCODE_WRITE32, 0, _tile_address(command), 0, command.value, 24]
+    elif isinstance(command, MaskWrite):
+        limits.WORD.check(command.value, "a register's value")
+        limits.WORD.check(command.mask, "a register's mask")
+        words += [OPCODE_MASKWRITE, 0, _tile_address(command), 0, command.value, command.mask, 28]
     elif isinstance(command, BlockWrite):
         words += [OPCODE_BLOCKWRITE, 0, _tile_address(command), 48, *command.words]
     else:
@@ -284,7 +325,7 @@ def _check_channel(command: Dma | Wait, what: str) -> None:
         raise LimitError(f"shim DMA channels: a {what} names channel {command.direction} {command.channel}")
 
 
-def _tile_address(command: Write32 | BlockWrite | AddressPatch) -> int:
+def _tile_address(command: Write32 | MaskWrite | BlockWrite | AddressPatch) -> int:
     limits.TILE_ADDRESS.check(command.address, "a register's address")
     if not (0 <= command.column < limits.COLUMNS.maximum and 0 <= command.row < 2 + limits.CORE_ROWS):
         raise LimitError(f"columns: there is no tile at column {command.column}, row {command.row}")
@@ -293,48 +334,7 @@ def _tile_address(command: Write32 | BlockWrite | AddressPatch) -> int:
     return command.column << COLUMN_SHIFT | command.row << ROW_SHIFT | command.address
 
 
-def from_json(entry: Mapping[str, Any]) -> Command:
-    """A command from its JSON form: `op` ("dma", "wait", "write32") and the fields of the dataclass."""
-    fields = {key: value for key, value in entry.items() if key != "op"}
-    if entry["op"] == "dma":
-        return Dma(**{**fields, "sizes": tuple(fields["sizes"]), "strides": tuple(fields["strides"])})
-    return {"wait": Wait, "write32": Write32}[entry["op"]](**fields)
-
-
-def first_difference(case: Mapping[str, Any]) -> str | None:
-    """None if encoding a case's commands gives its words (hex strings), else where they first differ."""
-    expected = [int(word, 16) for word in case["words"]]
-    try:
-        actual = encode([from_json(entry) for entry in case["commands"]]).tolist()
-    except LimitError as error:
-        return f"refused: {error}"
-    for index, (ours, theirs) in enumerate(zip(actual, expected)):
-        if ours != theirs:
-            return f"word {index}: {ours:08x}, expected {theirs:08x}"
-    return None if len(actual) == len(expected) else f"{len(actual)} words, expected {len(expected)}"
-
-
-def check(path: str | Path) -> bool:
-    """Print how many cases of a file match, and the first difference of each that does not."""
-    differences = [first_difference(case) for case in json.loads(Path(path).read_text())]
-    print(f"{differences.count(None)} of {len(differences)} cases match word for word")
-    for index, difference in enumerate(differences):
-        if difference:
-            print(f"case {index}: {difference}")
-    return not any(differences)
-
-
-def main(arguments: list[str]) -> int | str:
-    """0 if all cases match, 1 if not; a sentence for a file that can't be read."""
-    if len(arguments) != 2 or arguments[0] != "check":
-        return "usage: python -m lowering.instructions check FILE.json"
-    try:
-        return 0 if check(arguments[1]) else 1
-    except OSError as error:
-        return f"{arguments[1]} can't be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{arguments[1]} is no list of {{commands, words}} in JSON: {type(error).__name__}: {error}"
-
-
 if __name__ == "__main__":
+    from lowering.check_words import main
+
     sys.exit(main(sys.argv[1:]))

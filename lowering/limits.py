@@ -50,6 +50,9 @@ SHIM_ITERATION = Limit("shim iteration", 64, "repeats of a task", "REG: 6-bit fi
 SHIM_LENGTH = Limit("shim transfer length", (1 << 32) - 1, "words", "REG: 32-bit buffer length")
 GRANULE = 4  # bytes: addresses, lengths and steps of every DMA are multiples of it (REG)
 
+TOKEN_ID = 15  # the controller id that a shim's tokens must carry: routes let only it pass (mlir-aie: AIETargetModel,
+# aie-assign-tile-controller-ids; the signed Phoenix firmware completed only for tokens of it: xdna-emu)
+
 # The instruction stream
 KERNEL_ARGUMENT = Limit("kernel argument", (1 << 31) - 1, "(argument number)", "transaction format: int32")
 ARGUMENT_OFFSET = Limit("argument offset", (1 << 32) - 1, "bytes", "address patch: 32-bit offset")

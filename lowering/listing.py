@@ -46,7 +46,7 @@ FLOATS = ("scale high", "scale low", "eps", "1/width")
 def summary(program: Program) -> str:
     """Sizes, and one line per step."""
     transfers = sum(isinstance(c, Dma) for c in program.commands)
-    waits, size = len(program.commands) - transfers, 4 * len(program.words)
+    waits, size = sum(isinstance(c, Wait) for c in program.commands), 4 * len(program.words)
     lines = [
         f"program {program.name}: {len(program.ops)} steps on {program.columns} columns, 1 dispatch",
         f"  {size:,} bytes of instructions: {transfers:,} transfers, {waits:,} waits",

@@ -10,6 +10,8 @@ that this one needs start no later. Such a task could be unpushed only because i
 tasks, or because it depends on results of an earlier step; in both cases an outstanding task with an earlier
 end exists, which contradicts the choice.
 
+Before a channel's first task its tokens get their id, without which they would not reach the controller.
+
 Tasks are pushed as soon as queue and dependencies allow, earliest first trip first. So headers and weights of
 the next step wait in their queues while the current one runs.
 """
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 
 from lowering import limits
 from lowering.blocks import BLOCK_WORDS
-from lowering.instructions import MM2S, S2MM, Command, Dma, Wait
+from lowering.instructions import MM2S, S2MM, Command, Dma, Wait, token_id
 from lowering.steps import ACTIVATIONS, Buffer
 from lowering.streams import Piece, fit
 from lowering.work import PATHS, Work
@@ -64,6 +66,9 @@ def schedule(works: Sequence[Work], names: Sequence[str], columns: int) -> Sched
         channel = min(channels, key=ready.__getitem__)
         if ready[channel] < NEVER:
             task = queues[channel][pushed[channel]]
+            if not pushed[channel]:
+                commands.append(token_id(*_channel(channel)))
+                steps.append(task.step)
             commands.append(_dma(task, channel, pushed[channel]))
             pushed[channel] += 1
             ready[channel] = _ready(queues[channel], pushed[channel], done[channel], done)
@@ -73,8 +78,7 @@ def schedule(works: Sequence[Work], names: Sequence[str], columns: int) -> Sched
                 break
             channel = min(outstanding, key=lambda c: queues[c][done[c]].last)
             task = queues[channel][done[channel]]
-            direction, number = CHANNELS[PATHS[channel % len(PATHS)]]
-            commands.append(Wait(channel // len(PATHS), direction, number))
+            commands.append(Wait(*_channel(channel)))
             done[channel] += 1
             ready = [_ready(queues[c], pushed[c], done[c], done) for c in channels]
         steps.append(task.step)
@@ -93,15 +97,17 @@ def _ready(queue: list[_Task], pushed: int, completed: int, done: list[int]) -> 
     return task.first
 
 
+def _channel(channel: int) -> tuple[int, str, int]:
+    """(column, direction, number) of a channel."""
+    column, path = divmod(channel, len(PATHS))
+    return column, *CHANNELS[PATHS[path]]
+
+
 def _dma(task: _Task, channel: int, index: int) -> Dma:
-    path = channel % len(PATHS)
-    direction, number = CHANNELS[PATHS[path]]
     piece = task.piece
     return Dma(
-        channel // len(PATHS),
-        direction,
-        number,
-        QUEUE * path + index % QUEUE,  # free: the task four before has been waited for
+        *_channel(channel),
+        QUEUE * (channel % len(PATHS)) + index % QUEUE,  # free: the task four before has been waited for
         task.arg,
         piece.offset,
         piece.sizes,

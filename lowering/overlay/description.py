@@ -113,6 +113,9 @@ class Overlay:
     buffers: tuple[Buffer, ...]
     program: Loop
     stack_bytes: int
+    token_id: int = limits.TOKEN_ID
+    """The controller id of the tokens that the routes to the controller let pass: aiecc writes `rule(31, 15, ...)` into
+    the stream switch of each shim."""
 
     def fifo(self, name: str) -> Fifo:
         return next(f for f in self.fifos if f.name == name)

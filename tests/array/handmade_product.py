@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lowering.bf16 import from_bf16, to_bf16
-from lowering.instructions import MM2S, S2MM, Dma, Wait, encode
+from lowering.instructions import MM2S, S2MM, Dma, Wait, encode, token_id
 from lowering.overlay import overlay
 from lowering.overlay.description import KERNELS
 from torch_xdna.devices.array import Refusal, RunStats, Simulator
@@ -125,7 +125,8 @@ def product(columns: int = 4, groups: int = 2, k_blocks: int = 3, seed: int = 0)
     activations = np.concatenate([packed, np.full(4 * groups * columns * BLOCK_BYTES, 0xFF, dtype=np.uint8)])
 
     per = 4 // columns  # rows of cores that one A object serves
-    commands: list = []
+    channels = [(S2MM, 0), (MM2S, 0), (MM2S, 1)]
+    commands: list = [token_id(c, *channel) for c in range(columns) for channel in channels]
     for c in range(columns):
         commands.append(Dma(c, S2MM, 0, 8, 1, output // 4 + c * BLOCK_WORDS, (groups, 4, 4, 512),
                             (4 * columns * BLOCK_WORDS, columns * BLOCK_WORDS, 512, 1)))  # fmt: skip

@@ -6,9 +6,21 @@ import dataclasses
 
 import numpy as np
 import pytest
-from handmade_product import BLOCK_WORDS, first, product, refusal, run
+from handmade_product import BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.instructions import MM2S, S2MM, AddressPatch, BlockWrite, Dma, Wait, Write32
+from lowering.instructions import (
+    MM2S,
+    S2MM,
+    AddressPatch,
+    BlockWrite,
+    Dma,
+    MaskWrite,
+    Wait,
+    Write32,
+    token_id,
+)
+from lowering.overlay import overlay
+from torch_xdna.devices.array import Refusal, Simulator
 
 
 def test_fifth_task_on_a_queue() -> None:
@@ -74,6 +86,49 @@ def test_too_many_live_descriptors() -> None:
     assert "makes 15 live descriptors, 14 are safe" in text
 
 
+def test_a_stream_without_token_ids_is_refused() -> None:
+    """As written before routes were known: on hardware its first wait would never end."""
+    made = product()
+    made.commands = [c for c in made.commands if not isinstance(c, MaskWrite)]
+    text = refusal(made, "token")
+    assert "command 0 (column 0 S2MM 0) asks for a token, but the token id of that channel is 0" in text
+    assert "only id 15 reaches the controller" in text
+
+
+@pytest.mark.parametrize("column", range(4))
+def test_one_missing_token_id_is_named(column: int) -> None:
+    made = product()
+    made.commands.remove(token_id(column, S2MM, 0))
+    assert f"(column {column} S2MM 0) asks for a token" in refusal(made, "token")
+
+
+def test_a_token_id_of_an_earlier_run_is_not_relied_on() -> None:
+    simulator = Simulator(overlay(4), kernels=numpy_kernels())
+    run(product(), simulator)
+    made = product()
+    made.commands = made.commands[12:]
+    with pytest.raises(Refusal, match="since this stream has not set it"):
+        run(made, simulator)
+
+
+def test_the_wrong_token_id_and_one_that_changes_in_flight() -> None:
+    made = product()
+    made.commands[0] = token_id(0, S2MM, 0, 26)
+    assert "the token id of that channel is 26: only id 15" in refusal(made, "token")
+    made = product()
+    made.commands.insert(first(made, S2MM) + 1, token_id(0, S2MM, 0, 26))
+    assert "changes the token id of column 0 S2MM 0 while nobody has waited" in refusal(made, "token")
+
+
+def test_transfers_without_tokens_need_no_id() -> None:
+    made = product()
+    made.commands = [
+        c for c in made.commands if c not in [token_id(i, MM2S, n) for i in range(4) for n in (0, 1)]
+    ]
+    run(made)
+    np.testing.assert_allclose(made.result(), made.expected, rtol=2**-7, atol=0.05)
+
+
 def test_token_that_nobody_waits_for() -> None:
     made = product()
     made.commands.remove(Wait(3, S2MM, 0))
@@ -97,8 +152,9 @@ def test_reading_what_nobody_wrote() -> None:
     made.commands[i] = dataclasses.replace(made.commands[i], offset=made.output // 4)
     text = refusal(made, "read")
     assert f"command {i} (column 2 MM2S 0, descriptor 1) reads what is still being written" in text
-    assert "nobody waited for command 0 (column 0 S2MM 0, descriptor 8)" in text
-    made.commands = [c for c in made.commands if c is not made.commands[0]]
+    write = first(made, S2MM)
+    assert f"nobody waited for command {write} (column 0 S2MM 0, descriptor 8)" in text
+    del made.commands[write]
     assert "reads what is still being written" in refusal(made, "read")
 
 
@@ -109,7 +165,8 @@ def test_reading_results_before_they_were_waited_for() -> None:
         header, bd=9, arg=1, offset=made.output // 4 + BLOCK_WORDS
     )  # column 1's block
     made.commands.insert(-3, reader)  # after the wait for column 0
-    assert "nobody waited for command 4 (column 1 S2MM 0, descriptor 8)" in refusal(made, "read")
+    write = first(made, S2MM, 1)
+    assert f"nobody waited for command {write} (column 1 S2MM 0, descriptor 8)" in refusal(made, "read")
     made.commands[-4], made.commands[-3] = made.commands[-3], reader  # after that for column 1
     refusal(made, "header")  # it may be read now, and is no header
 
@@ -134,8 +191,10 @@ def test_an_argument_that_does_not_exist() -> None:
 
 def test_overwriting_what_is_being_read() -> None:
     made = product()
-    made.commands[0], i = dataclasses.replace(made.commands[0], offset=0), first(made, MM2S, 0, 0) + 1
-    made.commands.append(made.commands.pop(0))  # the write comes after the reads of the same memory
+    write, i = first(made, S2MM), first(made, MM2S, 0, 0) + 1
+    made.commands.append(
+        dataclasses.replace(made.commands.pop(write), offset=0)
+    )  # the write comes after the reads of the same memory
     made.commands.insert(-5, made.commands.pop())
     text = refusal(made, "write")
     assert f"writes memory that command {i - 1} (column 0 MM2S 0, descriptor 1) reads" in text
@@ -191,6 +250,9 @@ def test_an_op_without_an_end() -> None:
         ([Write32(0, 2, 0x1D214, 0)], "register", "writes a register of tile (0, 2)"),
         ([Write32(3, 0, 0x1D204 + 0x1000, 0)], "register", "0x1e204"),
         ([Write32(0, 0, 0x1D20C, 0)], "register", "column 0 S2MM 1, where nothing is connected"),
+        ([token_id(0, S2MM, 1)], "register", "column 0 S2MM 1, where nothing is connected"),
+        ([MaskWrite(0, 0, 0x1D210, 0xF00, 0xFFFF)], "register", "only a channel's token id is known"),
+        ([MaskWrite(0, 0, 0x1D214, 0xF00, 0x1F00)], "register", "only a channel's token id is known"),
         ([Write32(0, 0, 0x1D214, 1 << 20 | 5)], "descriptor", "has no address"),
         ([BlockWrite(0, 0, 0x1D000, (1, 0, 0, 0, 0, 0, 0, 0)), AddressPatch(0, 0, 0x1D004, 0, 0),
           Write32(0, 0, 0x1D214, 0)], "descriptor", "not valid: its valid bit is 0"),

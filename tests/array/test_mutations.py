@@ -18,7 +18,16 @@ from array_regions import Prepared, attention, convolution, layer_norm, residual
 from kernels_xdna1.host import KernelError, load
 from lowering.decode import DecodeError, records
 from lowering.errors import LimitError
-from lowering.instructions import DESCRIPTOR_BASE, QUEUE, AddressPatch, BlockWrite, Wait, Write32
+from lowering.instructions import (
+    CONTROL,
+    DESCRIPTOR_BASE,
+    QUEUE,
+    AddressPatch,
+    BlockWrite,
+    MaskWrite,
+    Wait,
+    Write32,
+)
 from lowering.overlay import overlay
 from lowering.overlay.description import KERNELS, check
 from torch_xdna.devices.array import Refusal, Simulator
@@ -43,6 +52,7 @@ EQUIVALENT = {
         r"[AB]_\w+ depth \d": "one buffer less: the same objects in the same order, only later",
         r"C_out\d depth 1": "one buffer less: the same objects in the same order, only later",
         r"h\[2\] = -1": "the loop over k blocks has no trips either way",
+        r"bit 24 of word 637": "a header read in steps of 16 words: those that this op looks at are the first 16",
         r"h\[6\] = -1": "rows are counted from 0: none is between -1 and 0",
         r"h\[7\] = (\d{10})": "all of the 512 rows are valid either way",
     },
@@ -89,13 +99,14 @@ def verdict(prepared: Prepared, right: list[np.ndarray], mutant: Mutant) -> str:
 
 
 def meaning(words: np.ndarray) -> list[object]:
-    """What a stream makes the shims do: every transfer's words in order, its channel and token, and the waits.
+    """What a stream makes the shims do: every transfer's words in order, its channel, its token's id, and the waits.
 
     Which descriptor carries a transfer is left out, and so is what only the speed depends on.
     """
     done: list[object] = []
     registers: dict[tuple[int, int], list[int]] = {}
     patches: dict[tuple[int, int], tuple[int, int]] = {}
+    control: dict[tuple[int, int], tuple[int, int]] = {}
     channels = {address: channel for channel, address in QUEUE.items()}
     for record in records(words):
         if isinstance(record, Wait):
@@ -104,13 +115,17 @@ def meaning(words: np.ndarray) -> list[object]:
             registers[record.column, (record.address - DESCRIPTOR_BASE) // 32] = list(record.words)
         elif isinstance(record, AddressPatch):
             patches[record.column, (record.address - DESCRIPTOR_BASE) // 32] = (record.arg, record.offset)
+        elif isinstance(record, MaskWrite):
+            control[record.column, record.address] = (record.value, record.mask)
         else:
             assert isinstance(record, Write32)
             key = (record.column, record.value & 0xF)
             arg, offset = patches[key]
             transfer, _ = parse(registers[key], offset, (record.value >> 16 & 0xFF) + 1, "")
             token = bool(record.value >> 31)
-            done.append((record.column, channels[record.address], token, arg, transfer.indices().tobytes()))
+            channel = channels[record.address]
+            id = control.get((record.column, CONTROL[channel])) if token else None
+            done.append((record.column, channel, token, id, arg, transfer.indices().tobytes()))
     return done
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from handmade_product import BLOCK_BYTES, BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.instructions import MM2S, Dma, encode
+from lowering.instructions import MM2S, S2MM, Dma, encode
 from lowering.overlay import overlay
 from lowering.time.costs import Costs
 from torch_xdna.devices.array import Refusal, Simulator, execute
@@ -56,7 +56,8 @@ def test_after_a_refusal_the_array_is_configured_anew() -> None:
 
 def test_results_that_were_not_written() -> None:
     made = product()
-    made.commands[0] = dataclasses.replace(made.commands[0], offset=made.commands[0].offset + BLOCK_WORDS)
+    i = first(made, S2MM)
+    made.commands[i] = dataclasses.replace(made.commands[i], offset=made.commands[i].offset + BLOCK_WORDS)
     assert "of the results were not all written" in refusal(made, "result")
 
 

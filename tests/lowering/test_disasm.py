@@ -16,12 +16,12 @@ ONE_COLUMN_OF_A_GEMM = """\
 step 0: gemm fc: 300 x 96 -> 200
   header op 1, outer 2, inner 2, residual 0, valid from 0, valid to 2147483647, groups 2
   column 0 A: 2 transfers
-    push     0 wait    16  bd  0 -> arg0+0x0000000 8192 B  ; fc header
-    push     1 wait    20  bd  1 -> arg1+0x0000000 2x(by 131072) 16384 B  ; x
+    push     1 wait    28  bd  0 -> arg0+0x0000000 8192 B  ; fc header
+    push     2 wait    32  bd  1 -> arg1+0x0000000 2x(by 131072) 16384 B  ; x
   column 0 B: 1 transfers
-    push     2 wait    21  bd  4 -> arg0+0x0002000 repeat 2x 24576 B  ; fc.weight
+    push     4 wait    33  bd  4 -> arg0+0x0002000 repeat 2x 24576 B  ; fc.weight
   column 0 C: 1 transfers
-    push    12 wait    28  bd  8 <- arg1+0x0040000 8x(by 32768) 8192 B  ; fc
+    push    21 wait    40  bd  8 <- arg1+0x0040000 8x(by 32768) 8192 B  ; fc
 """
 
 
@@ -42,9 +42,10 @@ def test_a_file_of_words_prints_in_order(tmp_path):
     file = tmp_path / "program.bin"
     file.write_bytes(program().words.astype("<u4").tobytes())
     lines = run(file).output.splitlines()
-    assert lines[0] == "2,192 bytes, 32 commands, 4 columns"
-    assert lines[2] == "     1  col 0 MM2S0 bd  1 -> arg1+0x0000000 2x(by 131072) 16384 B token"
-    assert lines[17] == "    16  col 0 MM2S0 wait"
+    assert lines[0] == "2,528 bytes, 44 commands, 4 columns"
+    assert lines[1] == "     0  col 0 MM2S0 token id 15"
+    assert lines[3] == "     2  col 0 MM2S0 bd  1 -> arg1+0x0000000 2x(by 131072) 16384 B token"
+    assert lines[29] == "    28  col 0 MM2S0 wait"
 
 
 def test_a_size_by_name_saves_its_words(tmp_path):

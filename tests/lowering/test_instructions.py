@@ -11,12 +11,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowering.check_words import first_difference, from_json, main
 from lowering.decode import DecodeError, decode, device_columns, listing, records
 from lowering.errors import LimitError
-from lowering.instructions import Dma, Wait, Write32, encode, first_difference, from_json, main
+from lowering.instructions import (
+    RECORD_WORDS,
+    Dma,
+    MaskWrite,
+    Wait,
+    Write32,
+    encode,
+    token_id,
+    with_token_ids,
+)
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "npu_instructions.json").read_text())
+PROGRAMS = json.loads((DATA / "npu_controller_ids.json").read_text())
 LIMITS = json.loads((DATA / "npu_limits.json").read_text())
 
 
@@ -45,6 +56,52 @@ def test_check_prints_counts_and_first_difference(tmp_path):
     assert run.stdout.splitlines()[0] == "2 of 3 cases match word for word"
     assert run.stdout.splitlines()[1].startswith("case 1: word 7: ")
     assert "expected deadbeef" in run.stdout
+
+
+def test_every_program_of_the_driver_matches_up_to_repeated_token_ids():
+    assert [first_difference(case) for case in PROGRAMS] == [None] * 12
+
+
+def test_a_program_of_the_driver_without_one_of_its_first_ids_differs():
+    """Ids that only repeat may go; the first of a channel may not, nor may another value stand there."""
+    for case in PROGRAMS:
+        words = [int(word, 16) for word in case["words"]]
+        positions, at = [], 4
+        while at < len(words):
+            if words[at] == 3:
+                positions.append(at)
+            at += RECORD_WORDS[words[at]]
+        seen = set()
+        for at in positions:
+            without = [*words[:2], words[2] - 1, words[3] - 28, *words[4:at], *words[at + 7 :]]
+            other = [*words[: at + 4], 0x1A00, *words[at + 5 :]]
+            first = words[at + 2] not in seen
+            seen.add(words[at + 2])
+            found = first_difference({**case, "words": [f"{word:08x}" for word in without]})
+            assert (found is not None) == first, found
+            assert first_difference({**case, "words": [f"{word:08x}" for word in other]}) is not None
+
+
+def test_token_ids_stand_before_the_first_push_of_each_channel_that_asks_for_a_token():
+    quiet = Dma(0, "MM2S", 1, 1, 0, 0, (1, 1, 1, 8), (0, 0, 0, 1))
+    loud = dataclasses.replace(quiet, issue_token=True)
+    result = Dma(2, "S2MM", 0, 2, 1, 0, (1, 1, 1, 8), (0, 0, 0, 1))
+    assert with_token_ids([quiet, loud, result, loud]) == [
+        quiet,
+        token_id(0, "MM2S", 1),
+        loud,
+        token_id(2, "S2MM", 0),
+        result,
+        loud,
+    ]
+    record = encode([token_id(1, "MM2S", 0)])[4:].tolist()
+    assert record == [3, 0, 1 << 25 | 0x1D210, 0, 0xF00, 0x1F00, 28]
+    assert decode(encode([token_id(1, "MM2S", 0)])) == [MaskWrite(1, 0, 0x1D210, 0xF00, 0x1F00)]
+    other = MaskWrite(3, 2, 0x1F000, 5, 7)
+    assert listing([token_id(3, "S2MM", 1), other]).splitlines() == [
+        "     0  col 3 S2MM1 token id 15",
+        "     1  tile (3, 2) 0x1f000 write 0x00000005 under mask 0x00000007",
+    ]
 
 
 def transfer(entry):
@@ -149,6 +206,7 @@ def test_every_flipped_bit_is_refused_or_changes_the_commands():
         Dma(2, "S2MM", 0, 14, 0, 0, (2, 1, 1, 2048), (0, 0, 0, 1)),
         Wait(2, "S2MM", 0),
         Write32(0, 3, 0x1F000, 0x12345678),
+        MaskWrite(1, 4, 0x1F000, 0x12345678, 0xFFFF0000),
     ]
     original = encode(commands)
     before = decode(original)

@@ -7,7 +7,7 @@ from reference import run
 
 import lowering
 from lowering import ops
-from lowering.instructions import Dma, Wait
+from lowering.instructions import CONTROL, Dma, MaskWrite, Wait
 
 
 def row_ops():
@@ -110,11 +110,17 @@ def test_results_are_right_and_the_same_on_all_columns(make):
 def test_scheduling_rules_hold_in_every_command_of_an_encoder():
     program = lowering.lower(whisper(4, 384, 6, 1500))
     queues = {}
+    named = set()
     for command in program.commands:
+        if isinstance(command, MaskWrite):
+            named.add((command.column, command.address))
+            assert (command.value, command.mask) == (0xF00, 0x1F00)
+            continue
         key = (command.column, command.direction, command.channel)
         queue = queues.setdefault(key, [])
         if isinstance(command, Dma):
             assert command.token
+            assert (command.column, CONTROL[command.direction, command.channel]) in named
             queue.append(command.bd)
             assert len(queue) <= 4
             live = [bd for other, bds in queues.items() if other[0] == command.column for bd in bds]

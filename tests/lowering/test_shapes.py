@@ -10,7 +10,7 @@ from expected import Builder, random_params
 import lowering
 from lowering import ops, pipeline
 from lowering.errors import LimitError, LoweringError
-from lowering.instructions import Dma
+from lowering.instructions import Dma, Wait
 from lowering.time.encoder import MODELS, encoder_region
 
 
@@ -99,7 +99,7 @@ def test_listing_shows_every_transfer_once_with_its_wait():
     transfers = [i for i, c in enumerate(program.commands) if isinstance(c, Dma)]
     assert sorted(int(push) for push, _ in pairs) == transfers
     assert sorted(int(wait) for _, wait in pairs) == [
-        i for i in range(len(program.commands)) if i not in set(transfers)
+        i for i, c in enumerate(program.commands) if isinstance(c, Wait)
     ]
     assert "step 6: gemm layers.0.self_attn.q_proj+k_proj+v_proj: 100 x 384 -> 384 + 384 + 384" in text
     assert "header op 1, outer 6, inner 6, residual 0" in text

@@ -14,7 +14,7 @@ from sandbox.host import Sandbox
 
 from lowering import lower
 from lowering.decode import records
-from lowering.instructions import AddressPatch, BlockWrite, Wait, Write32
+from lowering.instructions import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
 
 GOLDEN = Path(__file__).parents[1] / "lowering" / "data" / "npu_instructions.json"
 COLUMN_SHIFT, ROW_SHIFT = 25, 20
@@ -48,6 +48,8 @@ def parse(text: str) -> list[Operation]:
             operations[-1][2].append(int(rest, 16))
         elif name == "WRITE":
             operations.append(("write", *(int(x.lstrip("@"), 16) for x in rest.split(", "))))
+        elif name == "MASKWRITE":
+            operations.append(("maskwrite", *(int(x.strip("@()"), 16) for x in rest.split(", "))))
         elif name == "CUSTOM_OP_DDR_PATCH":
             address, argument, offset = re.fullmatch(r"@(\S+), #(\d+), \+(\S+)", rest.strip()).groups()
             operations.append(("patch", int(address, 16), int(argument), int(offset, 16)))
@@ -71,6 +73,8 @@ def ours(words: np.ndarray) -> list[Operation]:
             out.append(("block", place(record), list(record.words), len(record.words)))
         elif isinstance(record, Write32):
             out.append(("write", place(record), record.value))
+        elif isinstance(record, MaskWrite):
+            out.append(("maskwrite", place(record), record.mask, record.value))
         elif isinstance(record, AddressPatch):
             out.append(("patch", place(record), record.arg, record.offset))
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowering.instructions import MM2S, S2MM, Command, Dma, Wait
+from lowering.instructions import MM2S, S2MM, Command, Dma, MaskWrite, Wait
 from lowering.overlay import overlay
 from lowering.overlay.mlir import DEVICES, print_mlir
 from lowering.program import Program
@@ -47,6 +47,7 @@ RESOURCES = (
     "aie-assign-core-link-files,aie-vector-transfer-lowering),convert-scf-to-cf,"
     "aie.device(aie-create-pathfinder-flows))"
 )
+# For commands alone: shims without an overlay, whose tokens still need their id.
 # The runtime sequence to NPU commands.
 SEQUENCE = (
     "builtin.module(aie-materialize-runtime-sequences,aie.device(aie-materialize-bd-chains,"
@@ -54,7 +55,7 @@ SEQUENCE = (
     "aie-dma-to-npu,aie-lower-set-lock))"
 )
 FIND_FLOWS = "builtin.module(aie.device(aie-find-flows))"
-FIFOS_ONLY = f"builtin.module(aie.device({FIFOS}))"
+SHIMS_ONLY = f"builtin.module(aie.device({FIFOS},aie-assign-tile-controller-ids))"
 SHIM_NAMES = {(MM2S, 0): "A_in", (MM2S, 1): "B_in", (S2MM, 0): "C_out"}
 
 
@@ -100,7 +101,7 @@ def words_of(program: Program, *, whole: bool = False) -> np.ndarray:
 
     `whole`: on our overlay, where mlir-aie chooses the shims' channels; else on shims with the channels given.
     """
-    lowered = opt(with_sequence(program, whole), FIFOS_ONLY, SEQUENCE)
+    lowered = opt(with_sequence(program, whole), RESOURCES if whole else SHIMS_ONLY, SEQUENCE)
     return np.frombuffer(
         run("aie-translate", lowered, "--aie-npu-to-binary", "--aie-output-binary=true"), np.uint32
     )
@@ -127,6 +128,8 @@ def sequence(commands: Sequence[Command], types: Sequence[str]) -> list[str]:
     """Commands in the syntax of `aiex`; `types` are those of the kernel arguments."""
     lines = []
     for c in commands:
+        if isinstance(c, MaskWrite):
+            continue  # mlir-aie's lowering of the pushes writes its own
         assert isinstance(c, Dma | Wait)
         fifo = f"@{SHIM_NAMES[c.direction, c.channel]}{c.column}"
         if isinstance(c, Wait):

@@ -9,12 +9,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lowering.instructions import (
+    CONTROL,
     DESCRIPTOR_ADDRESS_FIELD,
     DESCRIPTOR_BASE,
     DESCRIPTOR_STEP,
     QUEUE,
+    TOKEN_BIT,
+    TOKEN_ID_MASK,
+    TOKEN_ID_SHIFT,
     AddressPatch,
     BlockWrite,
+    MaskWrite,
     Wait,
     Write32,
 )
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from torch_xdna.devices.array.simulator import Array, Numbered
 
 _CHANNEL_OF_QUEUE = {address: channel for channel, address in QUEUE.items()}
+_CHANNEL_OF_CONTROL = {address: channel for channel, address in CONTROL.items()}
 
 
 class Controller:
@@ -34,6 +40,9 @@ class Controller:
         self.position = 0
         self.finished = False
         self.end = 0.0
+        self.token_ids: dict[
+            Channel, int
+        ] = {}  # set by this stream; what earlier ones left is not to be relied on
         self.waiting: tuple[int, Channel, Task] | None = None  # command, and whose token
 
     def start(self) -> None:
@@ -66,12 +75,15 @@ class Controller:
                 )
             shim.patch(bd, record.arg, record.offset, f"command {number} (column {record.column})")
             cycles = costs.controller_cycles("address_patch")
+        elif isinstance(record, MaskWrite):
+            self.set_token_id(number, record)
+            cycles = costs.controller_cycles("maskwrite")
         else:
             self.write(number, shim, record)
             cycles = costs.controller_cycles("write32")
         self.array.engine.after(cycles, self.step)
 
-    def shim(self, number: int, record: BlockWrite | AddressPatch | Write32) -> Shim:
+    def shim(self, number: int, record: BlockWrite | AddressPatch | Write32 | MaskWrite) -> Shim:
         if record.row != 0:
             raise Refusal(
                 "register", f"command {number} writes a register of tile ({record.column}, {record.row})"
@@ -100,7 +112,40 @@ class Controller:
             shim.write(bd, field, (record.value,), f"command {number} (column {record.column})")
             return
         channel = self.channel(number, record.column, key)
+        if record.value & TOKEN_BIT:
+            self.check_token_id(number, channel)
         shim.push(channel, record.value, number, self.arguments, self.array.channels)
+
+    def set_token_id(self, number: int, record: MaskWrite) -> None:
+        key = _CHANNEL_OF_CONTROL.get(record.address)
+        if key is None or record.mask != TOKEN_ID_MASK or record.value & ~TOKEN_ID_MASK:
+            raise Refusal(
+                "register",
+                f"command {number} (column {record.column}) writes {record.value:#x} under mask "
+                f"{record.mask:#x} to {record.address:#x}: only a channel's token id is known "
+                f"({TOKEN_ID_MASK:#x} of its control register)",
+            )
+        channel = self.channel(number, record.column, key)
+        value = record.value >> TOKEN_ID_SHIFT
+        if channel.unclaimed and value != self.token_ids.get(channel, 0):
+            raise Refusal(
+                "token",
+                f"command {number} changes the token id of {channel.name} while nobody has waited for the token of "
+                f"{channel.unclaimed[0].where}",
+            )
+        self.token_ids[channel] = value
+
+    def check_token_id(self, number: int, channel: Channel) -> None:
+        """A token is a packet: only the id that the overlay routes to the controller arrives there."""
+        passes = self.array.overlay.token_id
+        value = self.token_ids.get(channel, 0)
+        if value != passes:
+            raise Refusal(
+                "token",
+                f"command {number} ({channel.name}) asks for a token, but the token id of that channel is {value}"
+                f"{'' if channel in self.token_ids else ', since this stream has not set it'}: only id {passes} "
+                f"reaches the controller, and the wait for it would never end",
+            )
 
     def channel(self, number: int, column: int, key: tuple[str, int]) -> Channel:
         if column >= len(self.array.shims) or key not in self.array.shims[column].channels:

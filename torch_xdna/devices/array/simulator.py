@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lowering.decode import decode, device_columns, records
-from lowering.instructions import AddressPatch, BlockWrite, Dma, Wait, Write32
+from lowering.instructions import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32
 from lowering.overlay.description import Overlay
 from lowering.overlay.description import overlay as describe
 from lowering.time.costs import Costs
@@ -201,7 +201,7 @@ def _kernels(chosen: Mapping[str, Kernel] | bool) -> Mapping[str, Kernel]:
     return chosen or no_kernels()
 
 
-Numbered = tuple[int, "BlockWrite | AddressPatch | Write32 | Wait"]
+Numbered = tuple[int, "BlockWrite | AddressPatch | Write32 | MaskWrite | Wait"]
 
 
 def numbered(words: np.ndarray) -> list[Numbered]:
