@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-# pytest's own.
-IGNORED = {"PYTEST_CURRENT_TEST", "PYTEST_VERSION"}
+# pytest's own, and what torch notes for its child processes when Inductor is first imported.
+IGNORED = {"PYTEST_CURRENT_TEST", "PYTEST_VERSION", "TORCHINDUCTOR_CACHE_DIR"}
 
 
 def process_state() -> dict[str, Any]:
