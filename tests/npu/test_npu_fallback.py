@@ -30,7 +30,7 @@ WHILE_RUNNING = {
     "output untouched": ({"SKIP": for_ever}, "reported success but left"),
     "can't be submitted": ({"SUBMIT_FAILS": for_ever}, "starting a run"),
     "device vanishes": ({"GONE": 1}, "modprobe"),
-    "no context for the retry": ({"FAIL": 1, "CONTEXT_LIMIT": 0}, "no hardware context became free"),
+    "no context for the retry": ({"FAIL": 1, "CONTEXT_LIMIT": 0}, "no new hardware context"),
 }
 
 
@@ -79,7 +79,7 @@ def test_instruction_heap_full(borrowed: BorrowedXrt) -> None:
 BEFORE_OPENING: list[tuple[dict[str, int], str]] = [
     ({"DENY": 1}, "usermod -aG render"),
     ({"MEMLOCK_BYTES": 8 << 20}, "memlock"),
-    ({"CONTEXT_LIMIT": 0}, "no hardware context became free within 0.2 s"),
+    ({"CONTEXT_LIMIT": 0}, "no new hardware context within 0.2 s after a failed run"),
     ({"GONE": 1}, "torch-xdna doctor"),
 ]
 

@@ -77,8 +77,7 @@ _MEANINGS: tuple[tuple[str, type[NpuError], str], ...] = (
     (
         r"No such device with index|err=-19\b|err=-6\b|No such device",
         NpuUnavailable,
-        "the NPU is not there (any more); see `torch-xdna doctor`, after a crash reload the driver: "
-        "`sudo modprobe -r amdxdna && sudo modprobe amdxdna`",
+        "the NPU is not there (any more); see `torch-xdna doctor`; after a crash " + RECOVERY,
     ),
     (
         r"err=-(12|28)\b|bad_alloc|Cannot allocate|No space left",
