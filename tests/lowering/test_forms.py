@@ -83,3 +83,25 @@ def test_the_words_are_the_patterns(pattern: tuple, forms: Forms) -> None:
         words(piece.offset, list(zip(piece.sizes, piece.strides))[:3], piece.sizes[3]) for piece in fit(given)
     ]
     assert np.array_equal(np.concatenate(made), words(given.base, list(given.loops), given.run))
+
+
+def test_the_option_reaches_the_program() -> None:
+    """options={"iterated": False} of torch.compile: the same outputs from a stream without iteration."""
+    torch = pytest.importorskip("torch")
+    from torch_xdna.devices import select
+    from torch_xdna.settings import Settings
+
+    assert Settings.from_options({"iterated": False}).iterated is False
+    region = next(c.region for c in all_cases(quick=True) if "iterated" in forms_of(lower(c.region)))
+    for iterated in (True, False):
+        program = select("array", iterated=iterated).prepare(region).program  # type: ignore[attr-defined]
+        assert iterated == ("iterated" in forms_of(program))
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(130, 200).eval(), torch.randn(1, 100, 130)
+    outputs = []
+    for iterated in (True, False):
+        torch._dynamo.reset()
+        options = {"device": "array", "iterated": iterated}
+        with torch.no_grad():
+            outputs.append(torch.compile(model, backend="xdna", options=options)(x))
+    assert torch.equal(*outputs)
