@@ -38,7 +38,12 @@ class Costs:
     # Controller, core cycles per instruction (D14). A task is blockwrite + address patch + push = 700 in
     # total; 145 ns per instruction at 1.8 GHz (D5) says the same: 3 x 261.
     write32: float = 100
-    maskwrite: float = 210
+    # Between one push and the next: after a push onto an idle channel, and onto one that has work (D14, from xdna-emu's
+    # finding "Phase 2c", by which other records go on meanwhile). Measured on one channel at a time; that the
+    # controller's next push waits whatever its channel is assumed, as xdna-emu does.
+    push_cold: float = 3050
+    push_next: float = 520
+    maskwrite: float = 210  # read, change, write back (D14)
     blockwrite: float = 85
     blockwrite_word: float = 14.75  # 8 words: 203
     address_patch: float = 397

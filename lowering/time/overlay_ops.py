@@ -9,7 +9,7 @@ executes the real program instead; both read `Costs`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from lowering import ops
@@ -75,6 +75,9 @@ def time_region(region: ops.Region, costs: Costs, columns: int = 4) -> list[OpTi
             results.append(attention(first.name, rows, keys, first.heads, costs, columns))
         else:
             results.append(row_op(first.name, ROW_KINDS[type(first)], rows, cols, costs, columns))
+    if results:  # A program begins with B's channels idle too; later they have work from the op before.
+        late, op = costs.seconds(_columns_apart(costs, columns)), results[0]
+        results[0] = replace(op, seconds=op.seconds + late, boundary=op.boundary + late)
     return results
 
 
@@ -217,7 +220,8 @@ def _op(
         "compute": costs.seconds(trips * core),
         "stream": costs.seconds(trips * streams),
         "ddr": max(costs.read_seconds(read, run), costs.write_seconds(written)),
-        "control": costs.seconds(tasks * costs.task_cycles),
+        # Where the controller is what one waits for, channels have run dry when their next task is pushed.
+        "control": costs.seconds(max(0, tasks - 3 * columns) * costs.push_cold),  # the others: _boundary
     }
     boundary = costs.seconds(_boundary(costs, columns))
     return OpTime(
@@ -229,10 +233,15 @@ def _boundary(costs: Costs, columns: int) -> float:
     """Cycles between two ops: last block out, token, tasks of all columns, first objects in."""
     share = ROWS // columns
     leave = costs.stream_cycles(BLOCK_BYTES) + costs.s2mm_cycles(ROWS * BLOCK_BYTES) + costs.sync
-    push = 3 * columns * costs.task_cycles
+    push = 3 * columns * costs.task_cycles + _columns_apart(costs, columns)
     header = costs.kernel_cycles("read_header")
     enter = costs.mm2s_start_next + costs.mm2s_cycles(share * BLOCK_BYTES) + costs.stream_cycles(BLOCK_BYTES)
     return leave + push + header + 2 * enter
+
+
+def _columns_apart(costs: Costs, columns: int) -> float:
+    """Cycles from the first to the last column's push of one kind of task onto idle channels, beyond other pushes'."""
+    return (columns - 1) * (costs.push_cold - costs.task_cycles)
 
 
 def _fused(region: ops.Region) -> list[list[ops.Op]]:

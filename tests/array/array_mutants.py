@@ -11,7 +11,7 @@ import numpy as np
 from array_regions import Prepared
 
 from lowering.errors import LimitError
-from lowering.instructions import MM2S, S2MM, Command, Dma, Wait, encode
+from lowering.instructions import MM2S, S2MM, Command, Dma, MaskWrite, Wait, encode
 from lowering.overlay.description import Overlay
 from lowering.overlay.program import Call, Case, Loop, Release, Statement, Switch, Word
 
@@ -55,6 +55,23 @@ def command_mutants(prepared: Prepared, every: int = 1) -> Iterator[Mutant]:
             other = dataclasses.replace(command, column=(command.column + 1) % prepared.program.columns)
             yield Mutant(f"other column of wait {i}", (*commands[:i], other, *commands[i + 1 :]))
     yield from _order_mutants(commands)
+
+
+def token_id_mutants(prepared: Prepared) -> Iterator[Mutant]:
+    """Each token id not set, set to another id, set behind the push that needs it, or set for another channel."""
+    commands = prepared.program.commands
+    for i, command in enumerate(commands):
+        if not isinstance(command, MaskWrite):
+            continue
+        before, after = commands[:i], commands[i + 1 :]
+        where = f"column {command.column} {command.address:#x}"
+        yield Mutant(f"no token id, {where}", (*before, *after))
+        for id in (0, 14, 26):  # after a reset; no tile's; a memtile's
+            other = dataclasses.replace(command, value=id << 8)
+            yield Mutant(f"token id {id}, {where}", (*before, other, *after))
+        yield Mutant(f"token id behind its push, {where}", (*before, after[0], command, *after[1:]))
+        other = dataclasses.replace(command, column=(command.column + 1) % prepared.program.columns)
+        yield Mutant(f"token id in another column, {where}", (*before, other, *after))
 
 
 def _changed_dmas(dma: Dma) -> Iterator[tuple[str, Dma]]:

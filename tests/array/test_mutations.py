@@ -12,7 +12,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from array_mutants import Mutant, bit_mutants, command_mutants, header_mutants, overlay_mutants
+from array_mutants import (
+    Mutant,
+    bit_mutants,
+    command_mutants,
+    header_mutants,
+    overlay_mutants,
+    token_id_mutants,
+)
 from array_regions import Prepared, attention, convolution, layer_norm, residual
 
 from kernels_xdna1.host import KernelError, load
@@ -75,6 +82,7 @@ def mutants(prepared: Prepared, op: str) -> Iterator[Mutant]:
     yield from header_mutants(prepared)
     yield from bit_mutants(prepared, count=40)
     yield from overlay_mutants(overlay(4), op)
+    yield from token_id_mutants(prepared)
 
 
 def verdict(prepared: Prepared, right: list[np.ndarray], mutant: Mutant) -> str:
@@ -159,3 +167,13 @@ def test_every_mutant_is_noticed_or_explained(op: str) -> None:
     assert not unexplained, unexplained
     assert noticed >= 100
     assert set(reasons) == set(EQUIVALENT[op]), "a reason that no survivor needs"
+
+
+@pytest.mark.parametrize("op", PROGRAMS)
+def test_every_wrong_token_id_is_refused_as_one(op: str) -> None:
+    """Not by its results, which are right in the simulator: on hardware the wait for that token would never end."""
+    prepared = Prepared.of(PROGRAMS[op]())
+    right, _ = prepared.run()
+    made = list(token_id_mutants(prepared))
+    assert len(made) == 6 * 3 * prepared.program.columns  # A, B and C of every column
+    assert {verdict(prepared, right, mutant) for mutant in made} == {"refused: token"}

@@ -82,6 +82,58 @@ def test_a_program_of_the_driver_without_one_of_its_first_ids_differs():
             assert first_difference({**case, "words": [f"{word:08x}" for word in other]}) is not None
 
 
+def without_ids(words: list[int]) -> list[int]:
+    """A stream of mlir-aie with every maskwrite taken out, its header's counts included."""
+    kept, records, at = [], 0, 4
+    while at < len(words):
+        size = RECORD_WORDS[words[at]]
+        if words[at] != 3:
+            kept += words[at : at + size]
+            records += 1
+        at += size
+    return [*words[:2], records, 4 * (4 + len(kept)), *kept]
+
+
+def test_a_whole_program_without_any_id_differs():
+    """As the encoder wrote it once: with the columns it is said to run on, it is no stream for tiles without an id."""
+    for case in PROGRAMS:
+        words = without_ids([int(word, 16) for word in case["words"]])
+        assert (
+            words == encode([from_json(c) for c in case["commands"]], device_columns=case["columns"]).tolist()
+        )
+        stripped = {**case, "words": [f"{word:08x}" for word in words]}
+        assert first_difference(stripped).startswith("record ")
+        if case["columns"] == 4:  # which a case without columns runs on
+            assert first_difference({k: v for k, v in stripped.items() if k != "columns"}) is None
+
+
+def test_a_write_to_other_bits_of_a_control_register_is_no_repeated_id():
+    case = PROGRAMS[0]
+    words = [int(word, 16) for word in case["words"]]
+    positions, at = [], 4
+    while at < len(words):
+        if words[at] == 3:
+            positions.append(at)
+        at += RECORD_WORDS[words[at]]
+    last = positions[-1]
+    assert words[last + 2] in [words[at + 2] for at in positions[:-1]]  # a repetition
+    words[last + 4 : last + 6] = [0xF02, 0x1F02]  # resets the channel as well
+    assert "MaskWrite" in first_difference({**case, "words": [f"{word:08x}" for word in words]})
+
+
+def test_check_says_how_programs_were_compared_and_what_words_cannot_be_read(tmp_path):
+    broken = json.loads(json.dumps(PROGRAMS[:3]))
+    broken[1]["words"][4] = "000000ff"
+    file = tmp_path / "programs.json"
+    file.write_text(json.dumps(broken))
+    run = subprocess.run(
+        [sys.executable, "-m", "lowering.instructions", "check", str(file)], capture_output=True, text=True
+    )
+    first, second = run.stdout.splitlines()
+    assert first == "2 of 3 cases match word for word, 3 of them compared up to repeated token ids"
+    assert second.startswith("case 1: the words of the case are no instruction stream: ")
+
+
 def test_token_ids_stand_before_the_first_push_of_each_channel_that_asks_for_a_token():
     quiet = Dma(0, "MM2S", 1, 1, 0, 0, (1, 1, 1, 8), (0, 0, 0, 1))
     loud = dataclasses.replace(quiet, issue_token=True)

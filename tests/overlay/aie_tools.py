@@ -2,11 +2,12 @@
 our commands as a runtime sequence.
 
 Looked for on the PATH and in `$MLIR_AIE_INSTALL_DIR/bin`. Tests that need them are marked `needs_tools` and skip with
-a reason where they are missing. The pass names are those of mlir-aie's main of April 2026.
+a reason where they are missing. Which passes: aiecc_passes.py.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aiecc_passes import Driver, driver_of, names_in_help, pipeline
 
 from lowering.instructions import MM2S, S2MM, Command, Dma, MaskWrite, Wait
 from lowering.overlay import overlay
@@ -34,40 +36,37 @@ needs_tools = pytest.mark.skipif(
     reason="aie-opt and aie-translate (mlir-aie) are neither on the PATH nor in $MLIR_AIE_INSTALL_DIR/bin",
 )
 
-FIFOS = (
-    "aie-register-objectFifos,"
-    "aie-objectFifo-stateful-transform{dynamic-objFifos=false packet-sw-objFifos=false}"
-)
-# What aiecc runs before it compiles cores: FIFOs to locks, buffers and descriptors; addresses; routes.
-RESOURCES = (
-    "builtin.module(lower-affine,aie-canonicalize-device,"
-    f"aie.device(aie-assign-lock-ids,{FIFOS},aie-assign-bd-ids,aie-lower-cascade-flows,"
-    "aie-lower-broadcast-packet,aie-lower-multicast,aie-assign-tile-controller-ids,"
-    "aie-generate-column-control-overlay{route-shim-to-tile-ctrl=false},aie-assign-buffer-addresses,"
-    "aie-assign-core-link-files,aie-vector-transfer-lowering),convert-scf-to-cf,"
-    "aie.device(aie-create-pathfinder-flows))"
-)
-# For commands alone: shims without an overlay, whose tokens still need their id.
-# The runtime sequence to NPU commands.
-SEQUENCE = (
-    "builtin.module(aie-materialize-runtime-sequences,aie.device(aie-materialize-bd-chains,"
-    "aie-substitute-shim-dma-allocations,aie-assign-runtime-sequence-bd-ids,canonicalize,aie-dma-tasks-to-npu,"
-    "aie-dma-to-npu,aie-lower-set-lock))"
-)
 FIND_FLOWS = "builtin.module(aie.device(aie-find-flows))"
-SHIMS_ONLY = f"builtin.module(aie.device({FIFOS},aie-assign-tile-controller-ids))"
 SHIM_NAMES = {(MM2S, 0): "A_in", (MM2S, 1): "B_in", (S2MM, 0): "C_out"}
 
 
-def core_to_llvm(column: int, row: int) -> str:
-    """The passes from one core of `RESOURCES`' result to the LLVM dialect."""
-    return (
-        "builtin.module(aie.device(aie-localize-locks,aie-normalize-address-spaces,aie-transform-bfp-types),"
-        f"aie-standard-lowering{{tilecol={column} tilerow={row}}},aiex-standard-lowering,"
-        "canonicalize,cse,expand-strided-metadata,lower-affine,arith-expand,"
-        "finalize-memref-to-llvm,convert-func-to-llvm{use-bare-ptr-memref-call-conv=true},"
-        "convert-to-llvm{dynamic=true},convert-vector-to-llvm,convert-ub-to-llvm,canonicalize,cse)"
-    )
+@functools.cache
+def driver() -> tuple[Driver, frozenset[str]]:
+    """The driver whose passes the found aie-opt has, and all passes that it has."""
+    path = find("aie-opt")
+    assert path is not None
+    ended = subprocess.run([path, "--help"], capture_output=True, text=True, check=True)
+    known = frozenset(names_in_help(ended.stdout + ended.stderr))
+    return driver_of(known), known
+
+
+def to_resources(text: str) -> str:
+    """A module as the driver has it before it compiles cores: locks, buffers, addresses, routes. Raises `Refused`."""
+    chosen, known = driver()
+    return opt(text, pipeline(chosen.resources, known))
+
+
+def to_commands(text: str) -> str:
+    """The runtime sequence of `to_resources`' result as NPU commands. Raises `Refused`."""
+    chosen, known = driver()
+    return opt(text, pipeline(chosen.sequence, known))
+
+
+def to_llvm(text: str, column: int, row: int) -> str:
+    """One core of `to_resources`' result in the LLVM dialect. Raises `Refused`."""
+    chosen, known = driver()
+    passes = pipeline(chosen.core, known)
+    return opt(text, passes.replace("=COLUMN", f"={column}").replace("=ROW", f"={row}"))
 
 
 class Refused(Exception):
@@ -76,8 +75,8 @@ class Refused(Exception):
 
 def opt(text: str, *pipelines: str) -> str:
     """MLIR through pipelines of `aie-opt`, one after another. Raises `Refused`."""
-    for pipeline in pipelines:
-        text = run("aie-opt", text, f"--pass-pipeline={pipeline}").decode()
+    for passes in pipelines:
+        text = run("aie-opt", text, f"--pass-pipeline={passes}").decode()
     return text
 
 
@@ -101,7 +100,14 @@ def words_of(program: Program, *, whole: bool = False) -> np.ndarray:
 
     `whole`: on our overlay, where mlir-aie chooses the shims' channels; else on shims with the channels given.
     """
-    lowered = opt(with_sequence(program, whole), RESOURCES if whole else SHIMS_ONLY, SEQUENCE)
+    text = with_sequence(program, whole)
+    # Shims without an overlay have no FIFOs and no routes, but their tokens still need an id.
+    prepared = (
+        to_resources(text)
+        if whole
+        else opt(text, "builtin.module(aie.device(aie-assign-tile-controller-ids))")
+    )
+    lowered = to_commands(prepared)
     return np.frombuffer(
         run("aie-translate", lowered, "--aie-npu-to-binary", "--aie-output-binary=true"), np.uint32
     )

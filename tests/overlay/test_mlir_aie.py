@@ -7,7 +7,8 @@ import re
 from collections import Counter
 
 import pytest
-from aie_tools import FIND_FLOWS, RESOURCES, Refused, core_to_llvm, needs_tools, opt, run, words_of
+from aie_tools import FIND_FLOWS, Refused, driver, needs_tools, opt, run, to_llvm, to_resources, words_of
+from aiecc_passes import INTRINSICS, VECTORS, flat
 from lowered_core import demanded, executed
 
 from kernels_xdna1.description import BY_NAME, CONSTANT_BYTES
@@ -26,7 +27,7 @@ ELEMENT_BYTES = {"bf16": 2, "i32": 4, "f32": 4}
 @functools.cache
 def resources(columns: int) -> str:
     """The overlay after everything that needs no core compiler."""
-    return opt(print_mlir(overlay(columns)), RESOURCES)
+    return to_resources(print_mlir(overlay(columns)))
 
 
 def buffers(text: str) -> dict[tuple[int, int], dict[str, tuple[int, int]]]:
@@ -211,7 +212,7 @@ def test_a_lock_that_is_missing_would_be_seen() -> None:
 def test_cores_become_llvm_ir_and_linker_scripts(columns: int) -> None:
     array, text = overlay(columns), resources(columns)
     for core in (array.cores[0], array.cores[-1]):
-        lowered = opt(text, core_to_llvm(core.column, core.row))
+        lowered = to_llvm(text, core.column, core.row)
         source = run("aie-translate", lowered, "--mlir-to-llvmir").decode()
         assert f"define void @core_{core.column}_{core.row}()" in source
         assert all(f"call void @{kernel}(" in source for kernel in BY_NAME)
@@ -225,10 +226,10 @@ def test_cores_become_llvm_ir_and_linker_scripts(columns: int) -> None:
 def test_what_the_description_refuses_mlir_aie_refuses_too() -> None:
     four_deep = re.sub(r"(@A_in0\(.*?), \[2, 2\]", r"\1, [4, 4]", print_mlir(overlay(1)))
     with pytest.raises(Refused, match="more than 48 blocks"):
-        opt(four_deep, RESOURCES)
+        to_resources(four_deep)
     third_a = re.sub(r"(@A_row\d\(.*?), \[2, 2\]", r"\1, [2, 3]", print_mlir(overlay(1)))
     with pytest.raises(Refused, match="allocation failed"):
-        opt(third_a, RESOURCES)
+        to_resources(third_a)
 
 
 def region(op: ops.Op, shapes: list[tuple[int, int]], **params: tuple[int, ...]) -> ops.Region:
@@ -274,3 +275,10 @@ def test_words_on_the_overlay(columns: int) -> None:
 def test_routes_let_the_tokens_of_every_shim_pass(columns: int) -> None:
     array = overlay(columns)
     assert len(re.findall(rf"rule\(31, {array.token_id}\b", resources(columns))) == columns
+
+
+def test_every_pass_of_the_driver_is_known_to_its_aie_opt() -> None:
+    """But those of vectors, which an mlir-aie may have been built without."""
+    chosen, known = driver()
+    listed = {name for steps in (chosen.resources, chosen.sequence, chosen.core) for name in flat(steps)}
+    assert listed - known <= {VECTORS, INTRINSICS}

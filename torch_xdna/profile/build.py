@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lowering.errors import LoweringError
+from lowering.instructions import Dma
 from lowering.ops import Conv1d, Region
 from lowering.time import Costs
 from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
@@ -158,7 +159,8 @@ def _from_simulator(
         bounds = {name: costs.seconds(cycles) for name, cycles in run.bounds[index].items()}
         memory = max(costs.read_seconds(reads, BLOCK_BYTES), costs.write_seconds(writes))
         bounds["ddr"] = twin.bounds["ddr"] if twin else memory
-        tasks = sum(step == index for step in run.program.steps) / 2  # a push and a wait each
+        steps = zip(run.program.steps, run.program.commands)
+        tasks = sum(step == index and isinstance(command, Dma) for step, command in steps)
         bounds["control"] = costs.seconds(tasks * (costs.task_cycles + costs.sync))
         ops.append(
             OpProfile(

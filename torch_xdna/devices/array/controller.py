@@ -40,9 +40,8 @@ class Controller:
         self.position = 0
         self.finished = False
         self.end = 0.0
-        self.token_ids: dict[
-            Channel, int
-        ] = {}  # set by this stream; what earlier ones left is not to be relied on
+        self.token_ids: dict[Channel, int] = {}  # set by this stream: what earlier ones left is not relied on
+        self.next_push = 0.0  # when the controller can push again
         self.waiting: tuple[int, Channel, Task] | None = None  # command, and whose token
 
     def start(self) -> None:
@@ -55,8 +54,11 @@ class Controller:
             self.refuse_leftovers()
             return
         number, record = self.commands[self.position]
+        costs, now = self.array.costs, self.array.engine.now
+        if isinstance(record, Write32) and record.address in _CHANNEL_OF_QUEUE and now < self.next_push:
+            self.array.engine.after(self.next_push - now, self.step)
+            return
         self.position += 1
-        costs = self.array.costs
         if isinstance(record, Wait):
             self.wait(number, record)
             return
@@ -114,6 +116,8 @@ class Controller:
         channel = self.channel(number, record.column, key)
         if record.value & TOKEN_BIT:
             self.check_token_id(number, channel)
+        costs = self.array.costs
+        self.next_push = self.array.engine.now + (costs.push_next if channel.queue else costs.push_cold)
         shim.push(channel, record.value, number, self.arguments, self.array.channels)
 
     def set_token_id(self, number: int, record: MaskWrite) -> None:
