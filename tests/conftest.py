@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-# pytest's own, and what torch notes for its child processes when Inductor is first imported.
-IGNORED = {"PYTEST_CURRENT_TEST", "PYTEST_VERSION", "TORCHINDUCTOR_CACHE_DIR"}
+# pytest's own; what torch notes for its child processes when Inductor is first imported, and Hugging Face for forks.
+IGNORED = {"PYTEST_CURRENT_TEST", "PYTEST_VERSION", "TORCHINDUCTOR_CACHE_DIR", "TOKENIZERS_PARALLELISM"}
 
 
 def process_state() -> dict[str, Any]:

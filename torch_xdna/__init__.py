@@ -6,6 +6,7 @@
     torch_xdna.reports()                        the same for everything compiled in this process
     torch_xdna.capture_regions(fn, *args)       the regions that a device would be given
     torch_xdna.Settings                         every option with its default
+    torch_xdna.devices.npu.reset()              the NPU is tried again after failures turned it off
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     # Imported when used: the NPU and array devices also work where torch is not installed.
+    if name == "devices":
+        return importlib.import_module("torch_xdna.devices")
     if name not in _HOME:
         raise AttributeError(f"module 'torch_xdna' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOME[name]), name)

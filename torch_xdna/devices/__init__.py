@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import warnings
+from types import ModuleType
 
 from torch_xdna.devices.base import Device, Executable, Stats
 from torch_xdna.errors import DeviceError
@@ -33,6 +34,13 @@ _DEVICES = {
     ),
 }
 NAMES = ("auto", *_DEVICES)
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`torch_xdna.devices.npu` without an import of its own, as `torch_xdna.devices.npu.reset()` is typed."""
+    if name in _DEVICES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def select(
