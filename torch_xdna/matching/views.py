@@ -54,12 +54,22 @@ def follow(scope: Scope, node: fx.Node) -> Layout | None:
     if node.target in _CASTS and not _float_cast(node):
         return None
     layout = scope.layout(source)
-    dims: Dims | None
-    if node.target in _PERMUTING:
-        dims = tuple(layout.dims[i] for i in permutation(node))
-    else:
-        dims = regroup([axis for dim in layout.dims for axis in dim], shape_of(node))
+    dims = rearranged(node, layout.dims)
     return None if dims is None else Layout(dims, layout.source, layout.matrix, layout.scale)
+
+
+def only_moves(node: fx.Node) -> bool:
+    """Whether a node rearranges its input's elements and at most rounds them to another floating dtype."""
+    return node.op == "call_function" and (
+        _float_cast(node) if node.target in _CASTS else node.target in REARRANGING
+    )
+
+
+def rearranged(node: fx.Node, dims: Dims) -> Dims | None:
+    """The dimensions of a node that rearranges a tensor of these `dims`; None if it repeats elements."""
+    if node.target in _PERMUTING:
+        return tuple(dims[i] for i in permutation(node))
+    return regroup([axis for dim in dims for axis in dim], shape_of(node))
 
 
 def permutation(node: fx.Node) -> list[int]:
