@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch_xdna.matching.layout import Axis, Dim, Dims, fresh, full, normal, num
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.rows import module_path, only_value, softmax_input
 from torch_xdna.matching.scope import Layout, Match, Matrix, Scope, arguments, shape_of, unfit
-from torch_xdna.matching.views import only_moves, rearranged, scalar_factor
+from torch_xdna.matching.views import is_product, only_moves, rearranged, scalar_factor, way_back
 
 aten = torch.ops.aten
 
@@ -48,7 +48,7 @@ def fused(scope: Scope, node: fx.Node) -> Match | Refusal:
 def written_out(scope: Scope, node: fx.Node) -> Match | Refusal | None:
     """bmm or mm of softmax(scale q k^T) with v; None if the first factor is no softmax of scores."""
     weights, v = arguments(node)
-    chain = list(_back(weights))
+    chain = list(way_back(weights))
     last = chain[-1]
     if _is_dropout(last):
         return DROPOUT if _back_to_softmax(last) else None
@@ -56,13 +56,13 @@ def written_out(scope: Scope, node: fx.Node) -> Match | Refusal | None:
     if x is None:
         return None
     scale, steps = 1.0, []
-    for step in _back(x, scaled=True):
+    for step in way_back(x, scaled=True):
         scale *= scalar_factor(step) or 1.0
         steps.append(step)
     scores = steps[-1]
     if scores.target in (aten.add.Tensor, aten.where.self, aten.masked_fill.Scalar):
-        return MASKED if any(_is_product(n) for n in _back(scores.args[0], True)) else None
-    if not _is_product(scores) or not _in_place(steps, chain):
+        return MASKED if any(is_product(n) for n in way_back(scores.args[0], True)) else None
+    if not is_product(scores) or not _in_place(steps, chain):
         return None
     q, kt = scores.args
     inner = (*chain, *steps)
@@ -177,19 +177,10 @@ def _swapped(layout: Layout) -> Layout:
     return Layout((*lead, b, a), layout.source, layout.matrix, layout.scale)
 
 
-def _back(node: Any, scaled: bool = False) -> Iterator[fx.Node]:
-    """The node and what it rearranges, whichever way; `scaled`: also through factors."""
-    while True:
-        yield node
-        if not (only_moves(node) or (scaled and scalar_factor(node) is not None)):
-            return
-        node = node.args[0]
-
-
 def _in_place(to_softmax: Sequence[fx.Node], to_product: Sequence[fx.Node]) -> bool:
     """Whether the softmax is over the scores' keys, and each probability meets the values where its score was.
 
-    Each of the two is a way back, as `_back` goes it: from the softmax to the scores, from the second product
+    Each of the two is a way back, as `way_back` goes it: from the softmax to the scores, from the second product
     to the softmax. Sizes say nothing here: a square of scores is as large transposed.
     """
     scores = fresh(shape_of(to_softmax[-1]))
@@ -213,10 +204,6 @@ def _through(way_back: Sequence[fx.Node], dims: Dims) -> Dims | None:
     return dims
 
 
-def _is_product(node: Any) -> bool:
-    return isinstance(node, fx.Node) and node.target in (aten.bmm.default, aten.mm.default)
-
-
 def _is_dropout(node: fx.Node) -> bool:
     source = node.args[0] if node.op == "call_function" and node.args else None
     return isinstance(source, fx.Node) and source.target is aten.native_dropout.default
@@ -224,4 +211,4 @@ def _is_dropout(node: fx.Node) -> bool:
 
 def _back_to_softmax(node: fx.Node) -> bool:
     dropped: Any = node.args[0]
-    return any(softmax_input(n) is not None for n in _back(dropped.args[0]))
+    return any(softmax_input(n) is not None for n in way_back(dropped.args[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -103,6 +104,20 @@ def scalar_factor(node: fx.Node) -> float | None:
             if value.dtype == of.dtype and value.dtype in FLOATS:
                 return float(factor) if "mul" in str(node.target) else 1 / factor
     return None
+
+
+def way_back(node: Any, scaled: bool = False) -> Iterator[fx.Node]:
+    """The node and what it rearranges, whichever way; `scaled`: also through factors."""
+    while True:
+        yield node
+        if not (only_moves(node) or (scaled and scalar_factor(node) is not None)):
+            return
+        node = node.args[0]
+
+
+def is_product(node: Any) -> bool:
+    """Whether a node multiplies matrices."""
+    return isinstance(node, fx.Node) and node.target in (aten.bmm.default, aten.mm.default)
 
 
 def clamps_only_overflow(node: fx.Node) -> bool:
