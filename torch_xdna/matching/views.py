@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -121,13 +123,69 @@ def is_product(node: Any) -> bool:
 
 
 def clamps_only_overflow(node: fx.Node) -> bool:
-    """Whether a clamp only keeps fp16 from overflowing, as between layers: bf16 does not overflow there."""
-    bounds = dict(zip(("x", "min", "max"), arguments(node))) | dict(node.kwargs)
-    low, high = bounds.get("min"), bounds.get("max")
+    """Whether a clamp only keeps fp16 from overflowing, as between layers: bf16 does not overflow there.
+
+    Within a region such a clamp is left out; what leaves the region is fp16 again and `bounds` holds for it.
+    """
+    return _clamp_bounds(node) is not None
+
+
+def bounds(node: fx.Node) -> tuple[float, float] | None:
+    """Between which numbers a tensor of fp16 lies because of clamps that the device leaves out, or None.
+
+    Those of the clamp itself where the tensor is one, moved, cast or after gelu; after a sum of such tensors
+    fp16's largest finite numbers, since the clamp was there to keep the sum finite.
+    """
+    low, high = -math.inf, math.inf
+    for before in _elementwise(node):
+        if (found := _clamp_bounds(before)) is not None:
+            low, high = max(low, found[0]), min(high, found[1])
+        if before.target is aten.add.Tensor and _clamped_before(before):
+            largest = torch.finfo(torch.float16).max
+            low, high = max(low, -largest), min(high, largest)
+    return None if math.isinf(low) and math.isinf(high) else (low, high)
+
+
+def _clamp_bounds(node: fx.Node) -> tuple[float, float] | None:
+    if node.target not in (aten.clamp.default, aten.clamp.Tensor):
+        return None
+    given = dict(zip(("x", "min", "max"), arguments(node))) | dict(node.kwargs)
+    low, high = given.get("min"), given.get("max")
     fp16 = node.meta["val"].dtype is torch.float16
     if not (fp16 and isinstance(low, (int, float)) and isinstance(high, (int, float))):
-        return False
-    return low <= -6e4 and high >= 6e4
+        return None
+    if not (low <= -6e4 and high >= 6e4):
+        return None
+    return float(np.float16(low)), float(np.float16(high))
+
+
+def _elementwise(node: Any) -> Iterator[fx.Node]:
+    """The node and what it was before rearrangements, casts, copies, gelu and clamps."""
+    while True:
+        yield node
+        if only_moves(node) or node.target is aten.gelu.default or _clamp_bounds(node) is not None:
+            node = node.args[0]
+        elif node.target is aten.copy.default:
+            node = node.args[1]
+        else:
+            return
+
+
+def _clamped_before(add: fx.Node) -> bool:
+    """Whether an operand of a sum, or of a sum that is its operand, is clamped."""
+    seen: set[fx.Node] = set()
+    todo = [add]
+    while todo:
+        for operand in todo.pop().all_input_nodes:
+            for node in _elementwise(operand):
+                if node in seen:
+                    break
+                seen.add(node)
+                if _clamp_bounds(node) is not None:
+                    return True
+                if node.target is aten.add.Tensor:
+                    todo.append(node)
+    return False
 
 
 def is_weight(node: Any) -> bool:
