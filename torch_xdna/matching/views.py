@@ -35,7 +35,11 @@ VIEWS = _REGROUPING | _PERMUTING | _SLICING  # nothing is computed or copied
 REARRANGING = _REGROUPING | _PERMUTING | _COPIES | _CASTS
 # What may stand between a parameter and its use as a weight: only data movement, done once when weights are
 # packed.
-_WEIGHT_OPS = REARRANGING | {aten.slice.Tensor, aten.select.int, aten.cat.default, aten.embedding.default}
+_WEIGHT_OPS = REARRANGING | _SLICING | {
+    operator.getitem, aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default, aten.cat.default,
+    aten.stack.default, aten.repeat.default, aten.flip.default, aten.roll.default, aten.index_select.default,
+    aten.embedding.default,
+}  # fmt: skip
 _CONSTANTS = {aten.arange.default, aten.arange.start, aten.arange.start_step}
 
 
@@ -193,7 +197,8 @@ def is_weight(node: Any) -> bool:
     if not isinstance(node, fx.Node):
         return True
     value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or any(not isinstance(s, int) for s in value.shape):
+    parts = value if isinstance(value, (tuple, list)) else [value]  # of a split: some of them
+    if any(not isinstance(p, torch.Tensor) or any(not isinstance(s, int) for s in p.shape) for p in parts):
         return False
     if node.op in ("placeholder", "get_attr"):
         return True
