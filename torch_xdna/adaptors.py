@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from torch_xdna.matching.layout import Axis, Dims, pieces, size_of
+from torch_xdna.matching.views import bounds
 
 _ROLES = "brc"
 
@@ -44,8 +45,11 @@ def leaving(node: fx.Node, dims: Dims) -> Callable[[Tensor], Tensor]:
     permuted = back != list(range(len(back)))
     shape = [_static(math.prod(a.size for a in d)) for d in dims]
     strides = _strides(value)
+    clamped = bounds(node)
 
     def leave(t: Tensor) -> Tensor:
+        if clamped is not None:
+            t = t.float().clamp(*clamped)  # bf16 would round fp16's largest number up, to infinity
         if permuted:
             t = t.reshape(split).permute(back)
         t = t.reshape(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
@@ -58,8 +59,7 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
     for node in graph.nodes:
         if not is_compute(node) and node not in region:
             continue
-        value = node.meta["val"]
-        value = value if isinstance(value, torch.Tensor) else value[0]
+        value = _first_tensor(node.meta["val"])
         op = str(node.target).removesuffix(".default")
         absorbed_by = parts.absorbed.get(node)
         if node in eager:
@@ -81,6 +81,18 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
     return tuple(out)
 
 
-def _row(op: str, node: fx.Node, value: torch.Tensor, where: str, region: int | None, reason: str) -> Row:
+def _first_tensor(value: Any) -> torch.Tensor | None:
+    """The tensor, or the first of an op's results that is one: a custom op may return numbers or lists first."""
+    if isinstance(value, torch.Tensor):
+        return value
+    found = (_first_tensor(v) for v in value) if isinstance(value, (tuple, list)) else ()
+    return next((v for v in found if v is not None), None)
+
+
+def _row(
+    op: str, node: fx.Node, value: torch.Tensor | None, where: str, region: int | None, reason: str
+) -> Row:
+    if value is None:
+        return Row(op, module_path(node), (), "no tensor", where, region, reason)
     sizes = tuple(s if isinstance(s, int) else str(s) for s in map(size_of, value.shape))
     return Row(op, module_path(node), sizes, str(value.dtype).removeprefix("torch."), where, region, reason)

@@ -11,9 +11,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torch_xdna.errors import DeviceError, FallbackError
 from torch_xdna.partition import Plan
@@ -72,6 +75,13 @@ def eager_twin(
 def forget() -> None:
     """Warn again."""
     _WARNED.clear()
+
+
+def without_data(args: Sequence[Any]) -> bool:
+    """Whether tensors have shapes only (FakeTensorMode, the meta device): a graph's own nodes give shapes as well."""
+    if any(isinstance(a, FakeTensor) or (isinstance(a, Tensor) and a.is_meta) for a in args):
+        return True
+    return isinstance(_get_current_dispatch_mode(), FakeTensorMode)
 
 
 def without_grad(module: fx.GraphModule, args: Sequence[Tensor]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from torch_xdna.matching.scope import Weight
 from torch_xdna.matching.views import roots
 from torch_xdna.partition import Partition, Plan
 from torch_xdna.profile.ranges import device_range
-from torch_xdna.recovery import Recovery, eager_twin, without_grad
+from torch_xdna.recovery import Recovery, eager_twin, without_data, without_grad
 from torch_xdna.weights import WeightStore
 
 
@@ -96,18 +96,19 @@ class RegionCall(nn.Module):
         self._again = [index in indices[:i] for i, index in enumerate(indices)]
 
     def forward(self, *args: Tensor) -> list[Tensor]:
+        if without_data(args):
+            return self._run_eager(args)
         try:
             results = self._on_device(args)
         except DeviceError as error:
-            return self.recovery.recover(
-                self.region.name,
-                error,
-                lambda: without_grad(self.eager, [args[i] for i in self._eager_args]),
-            )
+            return self.recovery.recover(self.region.name, error, lambda: self._run_eager(args))
         return [
             leave(results[i].clone() if again else results[i])
             for (i, leave), again in zip(self._outputs, self._again)
         ]
+
+    def _run_eager(self, args: Sequence[Tensor]) -> list[Tensor]:
+        return without_grad(self.eager, [args[i] for i in self._eager_args])
 
     def _on_device(self, args: Sequence[Tensor]) -> list[Tensor]:
         packed = self.prepared.weights.get(args[self._sources])

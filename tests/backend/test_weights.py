@@ -130,6 +130,106 @@ def test_a_parameter_made_under_inference_mode(packs):
     assert len(packs) == 2
 
 
+def one_weight(m):
+    m[0].weight[5, 7] += 5
+
+
+def one_bias(m):
+    m[0].bias[3] += 5
+
+
+def one_gain(m):
+    m[3].weight.view(-1)[11] *= 9
+
+
+def one_through_numpy(m):
+    m[2].weight.detach().numpy()[3, 3] = 5
+
+
+@pytest.mark.parametrize(
+    "change", [one_weight, one_bias, one_gain, one_through_numpy], ids=lambda f: f.__name__
+)
+def test_one_element_written_under_inference_mode(change, packs):
+    """No counter sees it, and a sample of the elements would miss it."""
+    with torch.inference_mode():
+        m, x = model(), torch.randn(4, 32)
+        fn = compiled(m)
+        before = fn(x)
+        change(m)
+        assert_close(fn(x), m(x))
+        assert (fn(x) - before).abs().max() > 0.1
+    assert len(packs) == 2
+
+
+def test_one_element_of_an_added_tensor_without_counter():
+    def fn(x, y, embedding):
+        return nn.functional.gelu(x @ y) + embedding
+
+    with torch.inference_mode():
+        x, y, embedding = torch.randn(2, 40, 32), torch.randn(32, 64), torch.randn(40, 64)
+        run = compiled(fn)
+        run(x, y, embedding)
+        embedding[17, 5] = 100
+        y[3, 9] = 100
+        assert_close(run(x, y, embedding), fn(x, y, embedding))
+
+
+def test_parameters_can_be_swapped(packs):
+    """torch.utils.swap_tensors, as load_state_dict uses it, takes no tensor with a weak reference."""
+    m, x = model(), torch.randn(4, 32)
+    other, fn = model(), compiled(m)
+    with torch.no_grad():
+        fn(x)
+        assert not any(weakref.getweakrefs(p) for p in m.parameters())
+        for mine, others in zip(m.parameters(), other.parameters()):
+            torch.utils.swap_tensors(mine, others)
+        assert_close(fn(x), m(x))
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            m.load_state_dict(model().state_dict())
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)
+        assert_close(fn(x), m(x))
+    assert len(packs) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_a_complex_weight_cast_to_real(dtype):
+    """The imaginary part is dropped, as eager does."""
+
+    def fn(x, w):
+        return nn.functional.linear(x, w.to(torch.float32))
+
+    x, w = torch.randn(4, 32), torch.randn(8, 32, dtype=dtype)
+    with torch.no_grad():
+        run = compiled(fn)
+        assert_close(run(x, w), fn(x, w))
+        w.mul_(-2)
+        assert_close(run(x, w), fn(x, w))
+
+
+def test_tensors_with_the_negative_bit():
+    """The imaginary part of a conjugate is a view whose memory holds the opposite."""
+    x, w = (torch.randn(*shape, dtype=torch.complex64).conj().imag for shape in ((4, 32), (8, 32)))
+    assert x.is_neg() and w.is_neg()
+    with torch.no_grad():
+        run = compiled(nn.functional.linear)
+        assert_close(run(x, w), nn.functional.linear(x, w))
+        plain = w._neg_view()
+        assert_close(run(x, plain), nn.functional.linear(x, plain))
+
+
+def test_views_of_one_tensor_leave_nothing_behind():
+    weights, x = torch.randn(50, 32, 32), torch.randn(4, 32)
+    with torch.no_grad():
+        fn = compiled(nn.functional.linear)
+        for w in weights:
+            assert_close(fn(x, w), nn.functional.linear(x, w))
+    del w
+    gc.collect()
+    assert sum(map(len, stores())) == 0
+
+
 def test_two_models_of_one_architecture(packs):
     a, b, x = model(), model(), torch.randn(4, 32)
     with torch.no_grad():

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from lowering.ops import HEAD_SIZE, Attention
-from torch_xdna.matching.layout import Axis, Dim, Dims, full, normal, numel, regroup
+from torch_xdna.matching.layout import Axis, Dim, Dims, fresh, full, normal, numel, regroup
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.rows import module_path, only_value, softmax_input
 from torch_xdna.matching.scope import Layout, Match, Matrix, Scope, arguments, shape_of, unfit
-from torch_xdna.matching.views import REARRANGING, scalar_factor
+from torch_xdna.matching.views import is_product, only_moves, rearranged, scalar_factor, way_back
 
 aten = torch.ops.aten
 
@@ -48,7 +48,7 @@ def fused(scope: Scope, node: fx.Node) -> Match | Refusal:
 def written_out(scope: Scope, node: fx.Node) -> Match | Refusal | None:
     """bmm or mm of softmax(scale q k^T) with v; None if the first factor is no softmax of scores."""
     weights, v = arguments(node)
-    chain = list(_back(weights, keep=2))
+    chain = list(way_back(weights))
     last = chain[-1]
     if _is_dropout(last):
         return DROPOUT if _back_to_softmax(last) else None
@@ -56,13 +56,13 @@ def written_out(scope: Scope, node: fx.Node) -> Match | Refusal | None:
     if x is None:
         return None
     scale, steps = 1.0, []
-    for step in _back(x, keep=2, scaled=True):
+    for step in way_back(x, scaled=True):
         scale *= scalar_factor(step) or 1.0
         steps.append(step)
     scores = steps[-1]
     if scores.target in (aten.add.Tensor, aten.where.self, aten.masked_fill.Scalar):
-        return MASKED if any(_is_product(n) for n in _back(scores.args[0], 2, True)) else None
-    if not _is_product(scores):
+        return MASKED if any(is_product(n) for n in way_back(scores.args[0], True)) else None
+    if not is_product(scores) or not _in_place(steps, chain):
         return None
     q, kt = scores.args
     inner = (*chain, *steps)
@@ -177,21 +177,31 @@ def _swapped(layout: Layout) -> Layout:
     return Layout((*lead, b, a), layout.source, layout.matrix, layout.scale)
 
 
-def _back(node: Any, keep: int, scaled: bool = False) -> Iterator[fx.Node]:
-    """The node and what it rearranges while the last `keep` dimensions stay; `scaled`: also factors."""
-    while True:
-        yield node
-        passes = node.target in REARRANGING or (scaled and scalar_factor(node) is not None)
-        if node.op != "call_function" or not passes:
-            return
-        source = node.args[0]
-        if shape_of(source)[-keep:] != shape_of(node)[-keep:]:
-            return
-        node = source
+def _in_place(to_softmax: Sequence[fx.Node], to_product: Sequence[fx.Node]) -> bool:
+    """Whether the softmax is over the scores' keys, and each probability meets the values where its score was.
+
+    Each of the two is a way back, as `way_back` goes it: from the softmax to the scores, from the second product
+    to the softmax. Sizes say nothing here: a square of scores is as large transposed.
+    """
+    scores = fresh(shape_of(to_softmax[-1]))
+    dims = _through(to_softmax, scores)
+    if dims is None or dims[-1] != scores[-1]:
+        return False
+    dims = _through(to_product, dims)
+    if dims is None or dims[-2:] != scores[-2:]:
+        return False
+    lead, expected = (normal(a for d in these[:-2] for a in d) for these in (dims, scores))
+    return lead == expected
 
 
-def _is_product(node: Any) -> bool:
-    return isinstance(node, fx.Node) and node.target in (aten.bmm.default, aten.mm.default)
+def _through(way_back: Sequence[fx.Node], dims: Dims) -> Dims | None:
+    """What becomes of the dimensions of the way's end at its start."""
+    for node in reversed(way_back[:-1]):
+        moved = rearranged(node, dims) if only_moves(node) else dims
+        if moved is None:
+            return None
+        dims = moved
+    return dims
 
 
 def _is_dropout(node: fx.Node) -> bool:
@@ -201,4 +211,4 @@ def _is_dropout(node: fx.Node) -> bool:
 
 def _back_to_softmax(node: fx.Node) -> bool:
     dropped: Any = node.args[0]
-    return any(softmax_input(n) is not None for n in _back(dropped.args[0], keep=2))
+    return any(softmax_input(n) is not None for n in way_back(dropped.args[0]))

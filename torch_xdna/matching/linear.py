@@ -8,10 +8,10 @@ import torch
 from torch import fx
 
 from lowering.ops import Add, Conv1d, Linear
-from torch_xdna.matching.layout import full, size_of
+from torch_xdna.matching.layout import Axis, Dims, fresh, full, size_of
 from torch_xdna.matching.refusal import Refusal
 from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
-from torch_xdna.matching.views import is_weight, permutation
+from torch_xdna.matching.views import is_weight, only_moves, permutation, rearranged
 
 aten = torch.ops.aten
 
@@ -68,6 +68,10 @@ def product(
     matrix, dims = found
     weight, transposed = _direct(weight, transposed)
     n = int(shape_of(node)[-1])
+    if bias is not None and not _along_columns(bias, n):
+        return Refusal(
+            f"its bias has the shape {list(shape_of(bias))}, the device adds one number to each of {n} columns"
+        )
     names = scope.param(weight), None if bias is None else scope.param(bias, (n,))
     return scope.emit(
         node,
@@ -151,7 +155,11 @@ def added_weight(scope: Scope, node: fx.Node, x: fx.Node, weight: fx.Node) -> Ma
     while shape and shape[0] == 1:
         shape = shape[1:]
     per_clip = matrix.rows, matrix.cols
-    if len(shape) > 2 or any(s not in (1, n) for s, n in zip(shape[::-1], per_clip[::-1])):
+    # Its dimensions must lie on the tensor's rows and columns themselves: in a tensor of (batch, columns, 1) a
+    # weight (columns, 1) does not lie along the rows, as many as there may be.
+    fits = len(shape) <= 2 and all(s in (1, n) for s, n in zip(shape[::-1], per_clip[::-1]))
+    lies = zip(range(len(shape)), dims[::-1], (full("c", matrix.cols), full("r", matrix.rows)))
+    if not fits or any(dim != role for _, dim, role in lies):
         return Refusal(
             f"a weight of shape {list(shape)} is added, the device adds one of (rows, columns) {per_clip}"
         )
@@ -159,6 +167,12 @@ def added_weight(scope: Scope, node: fx.Node, x: fx.Node, weight: fx.Node) -> Ma
     return scope.emit(
         node, lambda out: Add(out, matrix.id, y, name=_name(y)), matrix.batch, matrix.rows, matrix.cols, dims
     )
+
+
+def _along_columns(bias: fx.Node, n: int) -> bool:
+    """Whether a bias is one number, or one for each of `n` columns: (n, 1) would be one for each row."""
+    *lead, columns = shape_of(bias) or (1,)
+    return columns in (1, n) and all(size == 1 for size in lead)
 
 
 def _weights(weight: Any, bias: Any) -> Refusal | None:
@@ -184,16 +198,38 @@ def _direct(weight: fx.Node, transposed: bool) -> tuple[fx.Node, bool]:
 
 
 def _unexpanded(weight: Any) -> fx.Node | None:
-    """The (k, n) weight that every entry of the batch shares, or None."""
-    k, n = shape_of(weight)[1:]
-    node: Any = weight
-    while isinstance(node, fx.Node) and node.op == "call_function":
-        if node.target not in (aten.expand.default, aten.view.default, aten.unsqueeze.default):
-            break
-        node = node.args[0]
-        if shape_of(node) == (k, n):
-            return node if is_weight(node) else None
-    return node if shape_of(node) == (k, n) and is_weight(node) else None
+    """The (k, n) weight that every entry of the batch shares, or None.
+
+    What counts is how each dimension came about: with as many entries as rows, (k, n) repeated along the rows
+    has the same shape as one repeated along the batch.
+    """
+    way, node = [], weight
+    while isinstance(node, fx.Node) and only_moves(node):
+        way.append(node)
+        node = arguments(node)[0]
+        if node.meta["val"].ndim == 2 and is_weight(node):
+            dims = _repeated(way, fresh(shape_of(node)))
+            if dims is not None and dims[1:] == fresh(shape_of(node)):
+                return node if all(a.role == _REPEATED for a in dims[0]) else None
+    return None
+
+
+_REPEATED = "*"  # the role of an axis along which elements are repeated
+
+
+def _repeated(way_back: list[fx.Node], dims: Dims) -> Dims | None:
+    """What becomes of the dimensions of the way's end at its start, repetitions included."""
+    for node in reversed(way_back):
+        if node.target is aten.expand.default:
+            shape = shape_of(node)
+            dims = ((),) * (len(shape) - len(dims)) + dims
+            dims = tuple(d or ((Axis(_REPEATED, 1, n),) if n != 1 else ()) for d, n in zip(dims, shape))
+            continue
+        moved = rearranged(node, dims)
+        if moved is None:
+            return None
+        dims = moved
+    return dims
 
 
 def _name(param: str) -> str:

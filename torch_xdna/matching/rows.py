@@ -14,9 +14,14 @@ from lowering.ops import Add, Gelu, LayerNorm, Softmax
 from torch_xdna.matching import linear as products
 from torch_xdna.matching.refusal import Refusal
 from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
-from torch_xdna.matching.views import is_weight, roots
+from torch_xdna.matching.views import is_product, is_weight, roots, way_back
 
 aten = torch.ops.aten
+
+MASKED_OUT = Refusal(
+    "its softmax gives zeros for rows that are masked out whole, the device's gives NaN: only a softmax of "
+    "plain scores, q k^T, is without such rows"
+)
 
 
 def layer_norm(scope: Scope, node: fx.Node) -> Match | Refusal:
@@ -52,6 +57,8 @@ def softmax(scope: Scope, node: fx.Node) -> Match | Refusal:
     x = softmax_input(node)
     if x is None:
         return Refusal("its softmax is not over the last dimension")
+    if node.target in (aten._safe_softmax.default, aten.where.self) and not _never_masked(x):
+        return MASKED_OUT
     found = scope.rows_and_dims(x)
     if isinstance(found, Refusal):
         return found
@@ -131,8 +138,8 @@ def add(scope: Scope, node: fx.Node) -> Match | Refusal:
 def softmax_input(node: fx.Node) -> fx.Node | None:
     """What a softmax over the last dimension is taken of, or None.
 
-    Besides the op itself: the safe form, as an op and decomposed (rows of -inf only give zeros: the device
-    has no such rows), and exp(x - max) / sum.
+    Besides the op itself: the safe form, as an op and decomposed (rows of -inf only give zeros), and
+    exp(x - max) / sum.
     """
     if node.op != "call_function":
         return None
@@ -174,7 +181,7 @@ def _safe_tail(node: fx.Node) -> fx.Node | None:
     condition, zero, result = arguments(node)
     if not isinstance(result, fx.Node) or (x := softmax_input(result)) is None:
         return None
-    if not _is_zero(zero):
+    if not _is_zero(zero) or shape_of(node) != shape_of(result):
         return None
     chain = [aten.logical_not.default, aten.any.dim, aten.logical_not.default, aten.eq.Scalar]
     for target in chain:
@@ -182,7 +189,17 @@ def _safe_tail(node: fx.Node) -> fx.Node | None:
             return None
         last = condition
         condition = arguments(condition)[0]
+        if target is aten.any.dim and not _keeps_last(last, x):
+            return None
     return x if condition is x and last.args[1] == float("-inf") else None
+
+
+def _never_masked(x: fx.Node) -> bool:
+    """Whether a softmax is of a product as it is: its rows are -inf only if a factor is infinite or NaN.
+
+    For such scores the device gives NaN, the safe softmax zeros.
+    """
+    return is_product(list(way_back(x, scaled=True))[-1])
 
 
 def _is_zero(node: Any) -> bool:
@@ -221,6 +238,10 @@ def _exp_over_sum(node: fx.Node) -> fx.Node | None:
         return None
     if not isinstance(x, fx.Node):
         return None
-    last = -1, x.meta["val"].ndim - 1, [-1], [x.meta["val"].ndim - 1]
-    keeps = all(n.args[2:] == (True,) and n.args[1] in last for n in (bottom, peak))
-    return x if keeps else None
+    return x if _keeps_last(bottom, x) and _keeps_last(peak, x) else None
+
+
+def _keeps_last(node: fx.Node, x: fx.Node) -> bool:
+    """Whether a reduction of `x` is over its last dimension, which stays as one of size 1."""
+    last = x.meta["val"].ndim - 1
+    return node.args[1] in (-1, last, [-1], [last]) and node.args[2:] == (True,) and not node.kwargs

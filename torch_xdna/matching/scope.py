@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -218,7 +219,10 @@ class Scope:
     def _describe(self, node: fx.Node) -> Iterable[str]:
         for source in node.all_input_nodes:
             yield self.names.get(source) or ".".join(self._describe(source))
-        yield str(node.target).split(".")[1] if node.op == "call_function" else node.name
+        if node.target is operator.getitem:
+            yield str(node.args[1])
+        else:
+            yield str(node.target).split(".")[1] if node.op == "call_function" else node.name
 
 
 def shape_of(node: fx.Node) -> tuple[Size, ...]:

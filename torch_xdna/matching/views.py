@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -32,7 +35,11 @@ VIEWS = _REGROUPING | _PERMUTING | _SLICING  # nothing is computed or copied
 REARRANGING = _REGROUPING | _PERMUTING | _COPIES | _CASTS
 # What may stand between a parameter and its use as a weight: only data movement, done once when weights are
 # packed.
-_WEIGHT_OPS = REARRANGING | {aten.slice.Tensor, aten.select.int, aten.cat.default, aten.embedding.default}
+_WEIGHT_OPS = REARRANGING | _SLICING | {
+    operator.getitem, aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default, aten.cat.default,
+    aten.stack.default, aten.repeat.default, aten.flip.default, aten.roll.default, aten.index_select.default,
+    aten.embedding.default,
+}  # fmt: skip
 _CONSTANTS = {aten.arange.default, aten.arange.start, aten.arange.start_step}
 
 
@@ -54,12 +61,22 @@ def follow(scope: Scope, node: fx.Node) -> Layout | None:
     if node.target in _CASTS and not _float_cast(node):
         return None
     layout = scope.layout(source)
-    dims: Dims | None
-    if node.target in _PERMUTING:
-        dims = tuple(layout.dims[i] for i in permutation(node))
-    else:
-        dims = regroup([axis for dim in layout.dims for axis in dim], shape_of(node))
+    dims = rearranged(node, layout.dims)
     return None if dims is None else Layout(dims, layout.source, layout.matrix, layout.scale)
+
+
+def only_moves(node: fx.Node) -> bool:
+    """Whether a node rearranges its input's elements and at most rounds them to another floating dtype."""
+    return node.op == "call_function" and (
+        _float_cast(node) if node.target in _CASTS else node.target in REARRANGING
+    )
+
+
+def rearranged(node: fx.Node, dims: Dims) -> Dims | None:
+    """The dimensions of a node that rearranges a tensor of these `dims`; None if it repeats elements."""
+    if node.target in _PERMUTING:
+        return tuple(dims[i] for i in permutation(node))
+    return regroup([axis for dim in dims for axis in dim], shape_of(node))
 
 
 def permutation(node: fx.Node) -> list[int]:
@@ -95,14 +112,84 @@ def scalar_factor(node: fx.Node) -> float | None:
     return None
 
 
+def way_back(node: Any, scaled: bool = False) -> Iterator[fx.Node]:
+    """The node and what it rearranges, whichever way; `scaled`: also through factors."""
+    while True:
+        yield node
+        if not (only_moves(node) or (scaled and scalar_factor(node) is not None)):
+            return
+        node = node.args[0]
+
+
+def is_product(node: Any) -> bool:
+    """Whether a node multiplies matrices."""
+    return isinstance(node, fx.Node) and node.target in (aten.bmm.default, aten.mm.default)
+
+
 def clamps_only_overflow(node: fx.Node) -> bool:
-    """Whether a clamp only keeps fp16 from overflowing, as between layers: bf16 does not overflow there."""
-    bounds = dict(zip(("x", "min", "max"), arguments(node))) | dict(node.kwargs)
-    low, high = bounds.get("min"), bounds.get("max")
+    """Whether a clamp only keeps fp16 from overflowing, as between layers: bf16 does not overflow there.
+
+    Within a region such a clamp is left out; what leaves the region is fp16 again and `bounds` holds for it.
+    """
+    return _clamp_bounds(node) is not None
+
+
+def bounds(node: fx.Node) -> tuple[float, float] | None:
+    """Between which numbers a tensor of fp16 lies because of clamps that the device leaves out, or None.
+
+    Those of the clamp itself where the tensor is one, moved, cast or after gelu; after a sum of such tensors
+    fp16's largest finite numbers, since the clamp was there to keep the sum finite.
+    """
+    low, high = -math.inf, math.inf
+    for before in _elementwise(node):
+        if (found := _clamp_bounds(before)) is not None:
+            low, high = max(low, found[0]), min(high, found[1])
+        if before.target is aten.add.Tensor and _clamped_before(before):
+            largest = torch.finfo(torch.float16).max
+            low, high = max(low, -largest), min(high, largest)
+    return None if math.isinf(low) and math.isinf(high) else (low, high)
+
+
+def _clamp_bounds(node: fx.Node) -> tuple[float, float] | None:
+    if node.target not in (aten.clamp.default, aten.clamp.Tensor):
+        return None
+    given = dict(zip(("x", "min", "max"), arguments(node))) | dict(node.kwargs)
+    low, high = given.get("min"), given.get("max")
     fp16 = node.meta["val"].dtype is torch.float16
     if not (fp16 and isinstance(low, (int, float)) and isinstance(high, (int, float))):
-        return False
-    return low <= -6e4 and high >= 6e4
+        return None
+    if not (low <= -6e4 and high >= 6e4):
+        return None
+    return float(np.float16(low)), float(np.float16(high))
+
+
+def _elementwise(node: Any) -> Iterator[fx.Node]:
+    """The node and what it was before rearrangements, casts, copies, gelu and clamps."""
+    while True:
+        yield node
+        if only_moves(node) or node.target is aten.gelu.default or _clamp_bounds(node) is not None:
+            node = node.args[0]
+        elif node.target is aten.copy.default:
+            node = node.args[1]
+        else:
+            return
+
+
+def _clamped_before(add: fx.Node) -> bool:
+    """Whether an operand of a sum, or of a sum that is its operand, is clamped."""
+    seen: set[fx.Node] = set()
+    todo = [add]
+    while todo:
+        for operand in todo.pop().all_input_nodes:
+            for node in _elementwise(operand):
+                if node in seen:
+                    break
+                seen.add(node)
+                if _clamp_bounds(node) is not None:
+                    return True
+                if node.target is aten.add.Tensor:
+                    todo.append(node)
+    return False
 
 
 def is_weight(node: Any) -> bool:
@@ -110,7 +197,8 @@ def is_weight(node: Any) -> bool:
     if not isinstance(node, fx.Node):
         return True
     value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or any(not isinstance(s, int) for s in value.shape):
+    parts = value if isinstance(value, (tuple, list)) else [value]  # of a split: some of them
+    if any(not isinstance(p, torch.Tensor) or any(not isinstance(s, int) for s in p.shape) for p in parts):
         return False
     if node.op in ("placeholder", "get_attr"):
         return True

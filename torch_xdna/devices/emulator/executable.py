@@ -13,6 +13,7 @@ from lowering.ops import Region
 from torch_xdna.devices.base import Stats
 from torch_xdna.devices.emulator import native_bf16
 from torch_xdna.devices.emulator.chunk import Clip, run_chunk
+from torch_xdna.devices.emulator.memory import empty
 from torch_xdna.devices.emulator.packing import Packed, pack
 from torch_xdna.devices.emulator.plan import chunks, make_plan
 from torch_xdna.devices.emulator.workers import run_all
@@ -42,7 +43,7 @@ class EmulatorExecutable:
         region = self.plan.region
         with torch.inference_mode(False), torch.no_grad():
             values = [region.value(v) for v in region.outputs]
-            results = [torch.empty(len(inputs[0]), v.rows, v.cols, dtype=torch.bfloat16) for v in values]
+            results = [empty((len(inputs[0]), v.rows, v.cols), torch.bfloat16) for v in values]
             clips, outs = list(inputs), results
             if self.plan.folds:
                 clips, outs = ([x.reshape(1, -1, x.shape[-1]) for x in xs] for xs in (clips, outs))

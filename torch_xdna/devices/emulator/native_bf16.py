@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torch_xdna.devices.emulator.memory import zeros
 from torch_xdna.errors import SettingsError
 
 SWITCH = "TORCH_XDNA_EMULATOR"
@@ -60,8 +61,8 @@ class Bf16Matrix:
 def bf16_matrix(weights: list[Tensor], biases: list[Tensor | None], bias_in_columns: bool) -> Bf16Matrix:
     """Weights (n, k) below each other, with their biases (n,)."""
     n, k = sum(w.shape[0] for w in weights), weights[0].shape[1]
-    bias = torch.zeros(n)
-    matrix = torch.zeros(n, k + BIAS_COLUMNS * bias_in_columns, dtype=torch.bfloat16)
+    bias = zeros((n,))
+    matrix = zeros((n, k + BIAS_COLUMNS * bias_in_columns), torch.bfloat16)
     start = 0
     for weight, part in zip(weights, biases, strict=True):
         stop = start + len(weight)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lowering import ops as ir
+from torch_xdna.devices.emulator.memory import empty, zeros
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix, bf16_matrix
 from torch_xdna.devices.emulator.plan import Plan, Product
 
@@ -61,8 +62,8 @@ def pack(plan: Plan, params: Mapping[str, Tensor], *, native: bool = False) -> P
                 packed.positions[step.out] = _copy(params[step.y], torch.bfloat16)
             elif isinstance(step, ir.LayerNorm):
                 cols = plan.region.value(step.x).cols
-                gamma = _copy(params[step.gamma]) if step.gamma is not None else torch.ones(cols)
-                beta = _copy(params[step.beta]) if step.beta is not None else torch.zeros(cols)
+                gamma = _copy(params[step.gamma]) if step.gamma is not None else empty((cols,)).fill_(1)
+                beta = _copy(params[step.beta]) if step.beta is not None else zeros((cols,))
                 packed.norms[step.out] = (gamma, beta)
     return packed
 
@@ -73,7 +74,7 @@ def _matrix(
     if native and not (step.gelu and step.residual is not None):  # oneDNN fuses one of them, not both
         return bf16_matrix(weights, biases, bias_in_columns=step.residual is not None)
     n, k = sum(w.shape[0] for w in weights), weights[0].shape[1]
-    matrix = torch.zeros(n, -(-(k + 1) // LANES) * LANES)[:, : k + 1]
+    matrix = zeros((n, -(-(k + 1) // LANES) * LANES))[:, : k + 1]
     for rows, weight, bias in zip(matrix.split([w.shape[0] for w in weights]), weights, biases, strict=True):
         rows[:, :k].copy_(weight.to(torch.bfloat16))
         if bias is not None:
@@ -82,7 +83,7 @@ def _matrix(
 
 
 def _copy(parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.empty(parameter.shape, dtype=dtype).copy_(parameter)
+    return empty(parameter.shape, dtype).copy_(parameter)
 
 
 def _optional(params: Mapping[str, Tensor], name: str | None) -> Tensor | None:

@@ -12,6 +12,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from torch_xdna.devices.emulator.memory import empty, zeros
 from torch_xdna.devices.emulator.plan import HALO, Plan, Store
 
 
@@ -26,7 +27,7 @@ class Scratch:
         size = rows * (cols + pad)
         memory = self._memory.get(name)
         if memory is None or memory.numel() < size:
-            memory = self._memory[name] = torch.empty(size, dtype=dtype)
+            memory = self._memory[name] = empty((size,), dtype)
         return memory[:size].view(rows, cols + pad)[:, :cols]
 
     def dense(self, name: Hashable, *shape: int) -> Tensor:
@@ -59,13 +60,11 @@ class Workspace:
     def _tensor(self, store: Store) -> Tensor:
         if store not in self._stores:
             if store.heads:
-                memory = torch.empty(
-                    store.heads,
-                    store.rows,
-                    store.cols // store.heads,
-                    dtype=torch.bfloat16 if self.native else torch.float32,
+                memory = empty(
+                    (store.heads, store.rows, store.cols // store.heads),
+                    torch.bfloat16 if self.native else torch.float32,
                 )
             else:
-                memory = torch.zeros(store.rows + 2 * HALO, store.cols, dtype=torch.bfloat16)
+                memory = zeros((store.rows + 2 * HALO, store.cols), torch.bfloat16)
             self._stores[store] = memory
         return self._stores[store]
