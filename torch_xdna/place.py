@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
@@ -58,8 +59,9 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
     for node in graph.nodes:
         if not is_compute(node) and node not in region:
             continue
-        value = node.meta["val"]
-        value = value if isinstance(value, torch.Tensor) else value[0]
+        value = _first_tensor(node.meta["val"])
+        if value is None:
+            continue
         op = str(node.target).removesuffix(".default")
         absorbed_by = parts.absorbed.get(node)
         if node in eager:
@@ -79,6 +81,12 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
                 _row(op, node, value, DEVICE, region[origin.node], "done on the way out of the region")
             )
     return tuple(out)
+
+
+def _first_tensor(value: Any) -> torch.Tensor | None:
+    """An op's result, or the first of several that is a tensor (control flow may give numbers, too)."""
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return next((v for v in values if isinstance(v, torch.Tensor)), None)
 
 
 def _row(op: str, node: fx.Node, value: torch.Tensor, where: str, region: int | None, reason: str) -> Row:
