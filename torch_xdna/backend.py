@@ -17,7 +17,7 @@ from torch_xdna.matching import Refusal
 from torch_xdna.place import check_fallback, place, training_rows
 from torch_xdna.recovery import Recovery
 from torch_xdna.report import EAGER, GraphReport, Row
-from torch_xdna.runtime import RegionRefused, assemble
+from torch_xdna.runtime import RegionCall, RegionRefused, assemble
 from torch_xdna.settings import Settings, refuse_mode
 from torch_xdna.trace import Origin, origin, to_aten
 
@@ -101,7 +101,8 @@ def _assemble(
             # its words.
             banned.update((n, Refusal(str(refused))) for n in refused.nodes)
     regions = tuple(plan.region for plan in parts.plans)
-    executables = tuple(c.prepared.executable for c in assembled.children())  # type: ignore[union-attr]
+    # Its other children are the graphs that a higher-order op calls.
+    executables = tuple(c.prepared.executable for c in assembled.children() if isinstance(c, RegionCall))
     report = GraphReport(of.name, of.frame, rows, regions, device.name, executables, recovery.failures)
     return assembled.forward, report
 

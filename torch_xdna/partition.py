@@ -4,8 +4,9 @@ Everything is driven by demand: what the graph returns, what has side effects, a
 match absorbed (a softmax inside attention, a factor on q) is in nobody's demand and vanishes.
 
 A region is all ops of one stage and one batch size; an op's stage is how often a path from the inputs to it
-went from the device to an eager op and back. So no path leaves a region and returns to it, and there are as
-few regions as the eager ops allow.
+went from the device to an eager op and back, or to a tensor that the device takes in again as another matrix
+(its rows as columns, say). So no path leaves a region and returns to it, and there are as few regions as these
+allow.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def partition(graph: fx.Graph, scope: Scope, name: str = "region") -> Partition:
             groups.setdefault((stages[node], scope.matches[node].matrix.batch), []).append(node)
     for nodes in groups.values():  # what crosses from one region to another leaves the first as a tensor
         demand.exported.update(
-            m.node for m in _reads(nodes, scope) if m.node in demand.device and m.node not in nodes
+            m.node for m in _reads(nodes, scope) if scope.computes(m) and m.node not in nodes
         )
     out = Partition()
     for stage in range(max(stages.values(), default=0) + 1):
@@ -125,7 +126,7 @@ class _Demand:
                 continue
             self.device.add(node)
             for matrix in _reads([node], self.scope):
-                (todo if matrix.node in self.scope.matches else tensors).append(matrix.node)
+                (todo if self.scope.computes(matrix) else tensors).append(matrix.node)
         return tensors
 
     def origin(self, node: fx.Node) -> fx.Node | None:
@@ -143,9 +144,20 @@ def has_effect(node: fx.Node) -> bool:
     if node.is_impure():
         return True
     op = node.target
+    if isinstance(op, torch._ops.HigherOrderOperator):
+        return any(has_effect(inner) for graph in _called(node) for inner in graph.nodes)
     if not isinstance(op, torch._ops.OpOverload):
         return False
     return op._schema.is_mutable or torch.Tag.nondeterministic_seeded in op.tags
+
+
+def _called(node: fx.Node) -> Iterable[fx.Graph]:
+    """The graphs that a higher-order op calls, as the branches of cond."""
+    owner = node.graph.owning_module
+    for source in node.all_input_nodes:
+        called = getattr(owner, str(source.target), None) if source.op == "get_attr" else None
+        if isinstance(called, fx.GraphModule):
+            yield called.graph
 
 
 def _stages(graph: fx.Graph, scope: Scope, demand: _Demand) -> dict[fx.Node, int]:
@@ -163,7 +175,7 @@ def _stages(graph: fx.Graph, scope: Scope, demand: _Demand) -> dict[fx.Node, int
     for node in graph.nodes:
         if node in demand.device:
             stages[node] = max(
-                (stages[m.node] if m.node in demand.device else ready(m.node) for m in _reads([node], scope)),
+                (stages[m.node] if scope.computes(m) else ready(m.node) for m in _reads([node], scope)),
                 default=0,
             )
         if node in demand.eager:

@@ -31,7 +31,7 @@ def assemble(
     graph = fx.Graph()
     new: dict[fx.Node, fx.Node] = {}
     calls = {
-        f"region_{i}": _region_call(gm, plan, device, recovery) for i, plan in enumerate(partition.plans)
+        f"xdna_region_{i}": _region_call(gm, plan, device, recovery) for i, plan in enumerate(partition.plans)
     }
     names = iter(calls)
     for node in gm.graph.nodes:

@@ -83,7 +83,18 @@ def _match(scope: Scope, node: fx.Node) -> Match | Refusal:
         return Refusal("it copies a tensor between what the device computes")
     if node.target is aten.native_dropout.default:
         return Refusal("dropout is active: call model.eval()")
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return _higher_order(node.target.name())
     return Refusal(f"the device has no {_op_name(node)}")
+
+
+def _higher_order(name: str) -> Refusal:
+    if "flex_attention" in name:
+        return Refusal(
+            "flex_attention calls back for each score, the device has attention without a mask only: use "
+            "scaled_dot_product_attention (attn_implementation='sdpa' in transformers)"
+        )
+    return Refusal(f"{name} is a higher-order op: it and all that it calls stay on the CPU")
 
 
 def _op_name(node: fx.Node) -> str:

@@ -181,6 +181,12 @@ class Scope:
 
     # What matching finds
 
+    def computes(self, matrix: Matrix) -> bool:
+        """Whether an op writes this very matrix; else its tensor enters from outside, even if an op writes that
+        tensor in another arrangement."""
+        match = self.matches.get(matrix.node)
+        return match is not None and match.matrix.id == matrix.id
+
     def emit(
         self,
         node: fx.Node,
