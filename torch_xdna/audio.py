@@ -30,9 +30,9 @@ __all__ = ["AudioError", "AudioWarning", "duration", "read", "read_blocks", "sho
 
 BLOCK_SECONDS = 10.0
 FORMATS = "wav, flac, mp3, ogg, opus, m4a, mp4, webm, aac, wma, ..."
-# Full scale is 1; floats that hold the integers of 32-bit samples reach this. Beyond, no scale was meant, and
-# squares soon leave float32.
-LARGEST = 2.0**31
+# Full scale is 1. Floats may well exceed it, but integers stored as floats (32768) lose words without a sign of
+# it: the shipped model hears all at 100 times full scale and half at 32768 times.
+LARGEST = 1000.0
 # Channels whose sum has less than this share of their energies cancel each other (equal ones: 2, unrelated ones: 1).
 CANCELLED = 0.1
 ROUNDING = 1e-5  # seconds: half a sample at 48 kHz
@@ -48,7 +48,7 @@ def read_blocks(path: str | Path, rate: int, block_seconds: float = BLOCK_SECOND
     named pipe, and "-" for standard input.
 
     Raises AudioError for a recording that is missing, empty, not audio, known to be truncated (before the first
-    block), or that holds samples which are no numbers or beyond any scale. Warns (AudioWarning) of channels that
+    block), or that holds samples which are no numbers or far beyond full scale. Warns (AudioWarning) of channels that
     cancel each other, where the loudest one is taken, and of damage that was left out.
     """
     try:
@@ -119,10 +119,10 @@ def _checked_parts(name: str, file, size: int) -> list[Part]:
 
 def _frames(name: str, found: list[Part]) -> Iterator[tuple[np.ndarray, int]]:
     for part in found:
-        damage, frames = Damage(), 0
+        damage, seconds = Damage(), 0.0
         try:
             for frame, rate in decoded(part, damage):
-                frames += 1
+                seconds += len(frame) / rate
                 yield frame, rate
         except NoSound as error:
             raise AudioError(f"{name} holds no sound: there is no audio stream in it.") from error
@@ -130,14 +130,15 @@ def _frames(name: str, found: list[Part]) -> Iterator[tuple[np.ndarray, int]]:
             if part.is_bare:
                 raise AudioError(f"{name} is not audio: it begins like none of {FORMATS}") from error
             raise AudioError(f"{name} can't be decoded as audio ({error}): expected {FORMATS}") from error
-        if not frames and damage.packets:
+        if not seconds and damage.packets:
             raise AudioError(f"{name} can't be decoded as audio ({damage.reason}): expected {FORMATS}")
-        if damage.packets > _FEW_PACKETS:
-            warnings.warn(
-                f"{name}: {damage.packets} damaged packets were left out ({damage.reason}).",
-                AudioWarning,
-                stacklevel=2,
-            )
+        what = ""
+        if seconds < part.seconds - ROUNDING:
+            what = f"{part.seconds - seconds:.2f} s of {part.seconds:.2f} s"
+        elif damage.packets > _FEW_PACKETS:
+            what = f"{damage.packets} packets"
+        if what:
+            warnings.warn(f"{name} is damaged: {what} were left out.", AudioWarning, stacklevel=2)
 
 
 def _gathered(frames: Iterator[tuple[np.ndarray, int]], seconds: float) -> Iterator[tuple[np.ndarray, int]]:
@@ -203,8 +204,8 @@ class _Mono:
         large = np.abs(block) > LARGEST
         if large.any():
             raise AudioError(
-                f"{self._name} holds samples beyond any scale ({np.abs(block).max():.1e}, where full scale is 1), "
-                f"the first at {self._when(large, rate):.2f} s: write it again with samples from -1 to 1."
+                f"{self._name} holds samples as large as {np.abs(block).max():.1e} where full scale is 1, the first "
+                f"at {self._when(large, rate):.2f} s: write it with samples from -1 to 1."
             )
 
     def _when(self, marked: np.ndarray, rate: int) -> float:

@@ -71,6 +71,8 @@ def _open(path: str | Path, name: str) -> BinaryIO:
     mode = os.stat(path).st_mode
     if stat.S_ISFIFO(mode):
         return _copied_pipe(path, name)
+    if stat.S_ISDIR(mode):
+        raise AudioError(f"{name} is a folder, which is not a file: name a recording.")
     if not stat.S_ISREG(mode):
         raise AudioError(f"{name} is not a file: name a recording, or - for standard input.")
     return open(path, "rb")
