@@ -86,12 +86,14 @@ class Kernels:
 
 
 @cache
-def load(*, debug: bool = False, counting: bool = False, sanitize: bool = False) -> Kernels:
+def load(
+    *, debug: bool = False, counting: bool = False, sanitize: bool = False, defines: tuple[str, ...] = ()
+) -> Kernels:
     """Compile the kernels, or take them from the cache.
 
     `debug` checks alignment and bounds of every access; `counting` counts operations per issue slot; `sanitize`
     adds the address and undefined-behaviour sanitizers (the process must have been started with their runtime
-    preloaded, see `sanitizer_runtime`). Raises CompilerError.
+    preloaded, see `sanitizer_runtime`); `defines` are an overlay's macros that leave code out. Raises CompilerError.
     """
     if sanitize and "libasan" not in _mapped():
         raise CompilerError(
@@ -99,6 +101,7 @@ def load(*, debug: bool = False, counting: bool = False, sanitize: bool = False)
             f"LD_PRELOAD={sanitizer_runtime()} for it"
         )
     flags = ["-O0" if sanitize else "-O1" if debug else "-O3", *FLAGS]
+    flags += [f"-D{name}" for name in defines]
     flags += ["-DAIE_HOST_DEBUG"] * debug + ["-DAIE_HOST_COUNT"] * counting
     flags += ["-DAIE_INLINE=inline", "-fsanitize=address,undefined", "-fno-sanitize-recover"] * sanitize
     return Kernels(ctypes.CDLL(str(build(flags))), debug=debug, counting=counting)

@@ -1,6 +1,9 @@
 // The results of a row operation: piece j of output object g is this core's 16 rows of block column 4 g + j. An addition
 // takes two input objects per piece, x and then y.
+// An overlay that holds no other row operation leaves them out (ONLY_LAYER_NORM).
+#ifndef ONLY_LAYER_NORM
 #include "gelu.hpp"
+#endif
 #include "rows.hpp"
 
 namespace {
@@ -18,6 +21,7 @@ SHARED void normalise(const bfloat16 *x, bfloat16 *y, const float *gamma, const 
     }
 }
 
+#ifndef ONLY_LAYER_NORM
 SHARED void exponentials(const bfloat16 *x, bfloat16 *y, const row_state &state, int valid) {
     for (int h = 0; h < halves; ++h) {
         const sum16 maximum = load_sums(state.first(h));
@@ -29,6 +33,7 @@ SHARED void exponentials(const bfloat16 *x, bfloat16 *y, const row_state &state,
         }
     }
 }
+#endif
 
 }  // namespace
 
@@ -40,11 +45,12 @@ extern "C" void row_apply(const bfloat16 *__restrict b, bfloat16 *c, const bfloa
     const bfloat16 *x = b + row * my_rows;
     bfloat16 *y = c + (kind == kind_add ? j / 2 : j) * my_rows;
     const int column = 64 * (4 * g + j);
-    if (kind == kind_layer_norm) {
-        normalise(x, y, reinterpret_cast<const float *>(a0) + column, reinterpret_cast<const float *>(a1) + column, state);
-    } else if (kind == kind_softmax) {
+#ifndef ONLY_LAYER_NORM
+    if (kind == kind_softmax) {
         exponentials(x, y, state, hdr[word::valid] - column);
-    } else {
+        return;
+    }
+    if (kind != kind_layer_norm) {
         AT_LEAST(16)
         for (int i = 0; i < my_rows; i += 32) {
             const v32 in = aie::load_v<32>(x + i);
@@ -55,5 +61,8 @@ extern "C" void row_apply(const bfloat16 *__restrict b, bfloat16 *c, const bfloa
             else
                 aie::store_v(y + i, aie::add(sums<32>(aie::load_v<32>(y + i)), sums<32>(in)).to_vector<bfloat16>());
         }
+        return;
     }
+#endif
+    normalise(x, y, reinterpret_cast<const float *>(a0) + column, reinterpret_cast<const float *>(a1) + column, state);
 }

@@ -3,6 +3,7 @@
 // layer_norm: the deviations d from a pivot near the mean (of the row's first 64 columns, rounded to bf16) are exact in
 // fp32, and so well conditioned however large the mean is; columns past the row's width do not count. softmax: each lane keeps its own maximum (an integer) and sum;
 // they meet in the last block.
+// An overlay that holds no other row operation leaves them out (ONLY_LAYER_NORM).
 #include "rows.hpp"
 
 namespace {
@@ -44,6 +45,7 @@ SHARED void finish_moments(const row_state &state, const int32_t *hdr) {
     }
 }
 
+#ifndef ONLY_LAYER_NORM
 SHARED void exponentials(const bfloat16 *x, const row_state &state, bool first, int valid) {
     for (int h = 0; h < halves; ++h) {
         if (first) {
@@ -78,6 +80,7 @@ SHARED void finish_exponentials(const row_state &state) {
         store_sums(state.first(h), from_bits(maximum));
     }
 }
+#endif
 
 }  // namespace
 
@@ -86,11 +89,13 @@ extern "C" void row_stats(const bfloat16 *__restrict b, float *__restrict acc, i
     const row_state state{acc};
     const bfloat16 *x = b + row * my_rows;
     const bool last = k == hdr[word::inner] - 1;
-    if (hdr[word::kind] == kind_layer_norm) {
-        moments(x, state, k == 0, hdr[word::width] - 64 * k);
-        if (last) finish_moments(state, hdr);
-    } else {
+#ifndef ONLY_LAYER_NORM
+    if (hdr[word::kind] != kind_layer_norm) {
         exponentials(x, state, k == 0, hdr[word::valid] - 64 * k);
         if (last) finish_exponentials(state);
+        return;
     }
+#endif
+    moments(x, state, k == 0, hdr[word::width] - 64 * k);
+    if (last) finish_moments(state, hdr);
 }

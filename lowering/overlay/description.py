@@ -1,9 +1,9 @@
 """The overlay: tiles, object FIFOs, buffers, kernels and the core program, as one description for all its
 readers.
 
-`overlay(columns)` is the whole configuration of the array; nothing in it depends on a model. Readers are the
-MLIR printer (`lowering.overlay.mlir`), the picture (`lowering.overlay.picture`) and the array simulator
-(`torch_xdna.devices.array`).
+`overlay(columns)` is the whole configuration of the array; nothing in it depends on a model. A variant of it can do
+less (`lowering.overlay.variants`). Readers are the MLIR printer (`lowering.overlay.mlir`), the picture
+(`lowering.overlay.picture`) and the array simulator (`torch_xdna.devices.array`).
 
 Three paths, one object of 8 KB at a core on each:
 
@@ -33,7 +33,8 @@ from kernels_xdna1.description import CONSTANT_BYTES, HEADER_BYTES
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering import limits
 from lowering.errors import LimitError
-from lowering.overlay.program import ACCUMULATOR, CORE_PROGRAM, HEADER, Acquire, Loop, walk
+from lowering.overlay.program import ACCUMULATOR, HEADER, Acquire, Loop, walk
+from lowering.overlay.variants import FULL, Variant
 
 ROWS = limits.CORE_ROWS
 COLUMN_CHOICES = (1, 2, 4)
@@ -116,6 +117,7 @@ class Overlay:
     token_id: int = limits.TOKEN_ID
     """The controller id of the tokens that the routes to the controller let pass: aiecc writes `rule(31, 15, ...)` into
     the stream switch of each shim."""
+    variant: Variant = FULL
 
     def fifo(self, name: str) -> Fifo:
         return next(f for f in self.fifos if f.name == name)
@@ -140,7 +142,7 @@ class Overlay:
 
 
 @functools.cache
-def overlay(columns: int = limits.COLUMNS.maximum) -> Overlay:
+def overlay(columns: int = limits.COLUMNS.maximum, variant: Variant = FULL) -> Overlay:
     """The overlay for `columns` = 1, 2 or 4 columns; raises `LimitError` if it does not fit the hardware."""
     if columns not in COLUMN_CHOICES:
         raise LimitError(
@@ -167,7 +169,9 @@ def overlay(columns: int = limits.COLUMNS.maximum) -> Overlay:
         parts = tuple(i * OBJECT_BYTES for i in range(ROWS))
         links.append(Link(tuple(f.name for f in joined), (f"C_out{c}",), parts))
     buffers = (Buffer(HEADER, "i32", HEADER_WORDS), Buffer(ACCUMULATOR, "f32", limits.BLOCK**2))
-    result = Overlay(columns, tuple(fifos), tuple(links), buffers, CORE_PROGRAM, limits.CORE_STACK)
+    result = Overlay(
+        columns, tuple(fifos), tuple(links), buffers, variant.program, limits.CORE_STACK, variant=variant
+    )
     check(result)
     return result
 

@@ -35,8 +35,8 @@ def print_mlir(overlay: Overlay) -> str:
     types = {"object": BLOCK_TYPE, "int": "i32"}
     types |= {b.name: f"memref<{b.count}x{b.dtype}>" for b in overlay.buffers}
     lines = ["module {", f"  aie.device({DEVICES[overlay.columns]}) {{"]
-    for name, operands in KERNELS.items():
-        signature = ", ".join(types[o] for o in operands)
+    for name in overlay.variant.kernels:
+        signature = ", ".join(types[o] for o in KERNELS[name])
         lines.append(
             f'    func.func private @{name}({signature}) attributes {{link_with = "{KERNEL_OBJECT_FILE}"}}'
         )

@@ -59,7 +59,7 @@ class Core:
     """`ports` and `buffers` by the names that the core program uses; addresses are plain integers."""
 
     def __init__(self, array: Array, tile: Tile, overlay: Overlay, ports: dict[str, InPort | OutPort]):
-        self.array, self.tile = array, tile
+        self.array, self.tile, self.variant = array, tile, overlay.variant
         self.row, self.column = tile.row - 2, tile.column
         self.ports = ports
         self.memories = {b.name: Memory(1, b.bytes) for b in overlay.buffers}
@@ -105,11 +105,13 @@ class Core:
         return bool(ctypes.c_int32.from_address(panel + GELU_FLAG).value)
 
     def check_header(self) -> None:
-        check_header(self.header, self.tile)
+        check_header(self.header, self.tile, self.variant)
 
     def refuse_op(self, op: int) -> None:
         raise Refusal(
-            "header", f"{self.tile} got a header with unknown op {op} (1 gemm, 2 attention, 3 row op)"
+            "header",
+            f"{self.tile} got a header with op {op}, and its overlay '{self.variant.name}' has no such case "
+            "(1 gemm, 2 attention, 3 row op)",
         )
 
     def refuse_trips(self, word: int, trips: int) -> None:

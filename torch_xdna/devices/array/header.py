@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lowering.limits import BLOCK, CORE_ROWS, NORM_WIDTH
 from lowering.overlay.program import ATTENTION, GEMM, ROW_OP
+from lowering.overlay.variants import FULL, Variant
 from torch_xdna.devices.array.errors import Refusal
 
 LAYER_NORM, SOFTMAX, GELU, ADD = range(4)  # h[5]
@@ -17,8 +18,9 @@ ROW_KINDS = {LAYER_NORM: "layer_norm", SOFTMAX: "softmax", GELU: "gelu", ADD: "a
 PIECES = CORE_ROWS  # of a C object of a row op
 
 
-def check_header(header: Sequence[int], tile: object) -> None:
-    """Refuse what the kernels of the header's op can't take; `header` are words 0..31, `tile` names the core."""
+def check_header(header: Sequence[int], tile: object, variant: Variant = FULL) -> None:
+    """Refuse what the kernels of the header's op can't take; `header` are words 0..31, `tile` names the core, `variant`
+    says which row operations its kernels hold: they take every other kind for layer_norm."""
     op = header[0]
     if op == GEMM:
         _within(tile, "gemm", header, 8, "row groups", 1, 1 << 16)
@@ -27,6 +29,8 @@ def check_header(header: Sequence[int], tile: object) -> None:
     elif op == ROW_OP:
         _within(tile, "row op", header, 5, "kind", LAYER_NORM, ADD)
         name = ROW_KINDS[header[5]]
+        if name in variant.without:
+            raise Refusal("header", f"{tile} got a header for {name}, which overlay '{variant.name}' lacks")
         per_output = 2 * PIECES if header[5] == ADD else PIECES
         _within(tile, name, header, 4, "inputs per output", 0, per_output)
         if header[5] == LAYER_NORM:

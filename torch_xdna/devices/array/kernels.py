@@ -9,11 +9,11 @@ from torch_xdna.devices.array.core import Kernel
 from torch_xdna.errors import DeviceError
 
 
-def host_kernels() -> dict[str, Kernel]:
-    """The kernels, compiled for this CPU at first use. Raises `DeviceError` if there is no compiler, or no
-    folder to keep them in."""
+def host_kernels(defines: tuple[str, ...] = ()) -> dict[str, Kernel]:
+    """The kernels, compiled for this CPU at first use with an overlay's macros (`defines`). Raises `DeviceError` if
+    there is no compiler, or no folder to keep them in."""
     try:
-        kernels = load()
+        kernels = load(defines=defines)
     except CompilerError as error:
         raise DeviceError(f"the array simulator has no kernels: {error}") from error
     except OSError as error:

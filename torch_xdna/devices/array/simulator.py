@@ -127,7 +127,7 @@ class Simulator:
     ):
         self.overlay = overlay
         self.costs = costs or Costs(clock_ghz=DEFAULT_CLOCK_GHZ)
-        self.kernels = _kernels(kernels)
+        self.kernels = _kernels(kernels, overlay)
         self.runs = 0
         self.configurations = 0  # how often the overlay was loaded: once, unless a run was refused
         self._array: Array | None = None
@@ -193,11 +193,11 @@ def _simulator(columns: int) -> Simulator:
     return Simulator(describe(columns))
 
 
-def _kernels(chosen: Mapping[str, Kernel] | bool) -> Mapping[str, Kernel]:
+def _kernels(chosen: Mapping[str, Kernel] | bool, overlay: Overlay) -> Mapping[str, Kernel]:
     if chosen is True:
         from torch_xdna.devices.array.kernels import host_kernels  # compiles at first use
 
-        return host_kernels()
+        return host_kernels(overlay.variant.defines)
     return chosen or no_kernels()
 
 
