@@ -17,6 +17,11 @@ from pathlib import Path
 
 SOURCES = (".cc", ".cpp", ".h", ".hpp")
 
+# Each build uses its own code and data, whatever else is loaded. GNU unique symbols (tables and static variables of
+# inline functions) would be the first loaded build's for all builds of a process, even across dlopen's local scopes:
+# a debug build would see its kernels read another build's memory. clang never makes such symbols and takes the flag.
+OWN_SYMBOLS = ("-fno-gnu-unique", "-Wl,-Bsymbolic")
+
 
 class CompilerError(RuntimeError):
     """C++ can't be compiled here; the message says why and what to install."""
@@ -29,6 +34,7 @@ def shared_object(name: str, source: str, flags: Sequence[str], includes: Sequen
     CompilerError, and OSError if the cache can't be written.
     """
     files = sorted(f for folder in includes for f in folder.rglob("*") if f.suffix in SOURCES)
+    flags = [*OWN_SYMBOLS, *flags]
     key = hashlib.sha256()
     texts = (f"{f.name}\n{f.read_text()}" for f in files)
     for part in (source, " ".join(flags), compiler()[1], cpu(), *texts):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from lowering import limits, memory, ops
@@ -17,28 +19,40 @@ from lowering.program import MemoryPlan, OpFacts, Program
 from lowering.rows import row_header, row_work
 from lowering.schedule import Scheduled, schedule
 from lowering.steps import AttentionStep, Buffer, GemmStep, RowStep, Step, reads, writes
-from lowering.work import Work
+from lowering.streams import EVERY_FORM, Forms
+from lowering.work import PATHS, Work
 
 COLUMN_CHOICES = (1, 2, 4)
 
 
-def lower(region: ops.Region, *, columns: int = limits.COLUMNS.maximum) -> Program:
-    """The program of a region on 1, 2 or 4 columns. Programs are kept by (region, columns).
+def lower(
+    region: ops.Region,
+    *,
+    columns: int = limits.COLUMNS.maximum,
+    iterated: bool = True,
+    forms: Mapping[str, Forms] | None = None,
+) -> Program:
+    """The program of a region on 1, 2 or 4 columns. Programs are kept by all arguments.
+
+    `iterated` False writes iterated descriptors out as more transfers: the same bits, a longer stream.
+    `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
     which.
     """
     if columns not in COLUMN_CHOICES:
         raise LimitError(f"{limits.COLUMNS.name}: programs exist for {COLUMN_CHOICES} columns, not {columns}")
-    return _lower(region, columns)
+    chosen = forms or {}
+    default = Forms(iterated=iterated)
+    return _lower(region, columns, tuple(chosen.get(path, default) for path in PATHS))
 
 
 @lru_cache(maxsize=32)
-def _lower(region: ops.Region, columns: int) -> Program:
+def _lower(region: ops.Region, columns: int, forms: tuple[Forms, ...]) -> Program:
     start = time.perf_counter()
     planned = plan(region)
     placed = _place(planned)
-    works = [_work(step, columns) for step in planned.steps]
+    works = [_limited(_work(step, columns), forms) for step in planned.steps]
     scheduled = schedule(works, [step.name for step in planned.steps], columns)
     headers = {step.header: HeaderFill(_header(step, columns)) for step in planned.steps}
     return Program(
@@ -63,6 +77,15 @@ def _work(step: Step, columns: int) -> Work:
         return attention_work(step, columns)
     assert isinstance(step, RowStep)
     return row_work(step, columns)
+
+
+def _limited(work: Work, forms: tuple[Forms, ...]) -> Work:
+    """Let each path's patterns make only descriptors of the forms given for it."""
+    for (_, path), stream in work.streams.items():
+        allowed = forms[PATHS.index(path)]
+        if allowed != EVERY_FORM:
+            stream[:] = [replace(a, pattern=replace(a.pattern, forms=allowed)) for a in stream]
+    return work
 
 
 def _header(step: Step, columns: int) -> tuple[int, ...]:

@@ -19,12 +19,31 @@ WIDEST_ROW = 512  # words: a run longer than a wrap is written as rows of this m
 
 
 @dataclass(frozen=True)
+class Forms:
+    """Which forms a descriptor may have beside a plain run of words: wraps (inner dimensions), repeats of the
+    same words, iterations (a repeat that moves on). What is not allowed is written out as more transfers.
+
+    Iterated descriptors of a shim timed out or mismatched in one public test generator on this chip
+    (FIM43-Redeye/xdna-emu), and mlir-aie's own products use them: a doubt, so there is a way without.
+    """
+
+    wrapped: bool = True
+    repeated: bool = True
+    iterated: bool = True
+
+
+EVERY_FORM = Forms()
+
+
+@dataclass(frozen=True)
 class Pattern:
-    """Words `base + sum(i_n * step_n) + 0..run-1` for all loop indices, outermost loop first. In words."""
+    """Words `base + sum(i_n * step_n) + 0..run-1` for all loop indices, outermost loop first. In words.
+    `forms`: what its descriptors may look like."""
 
     base: int
     loops: tuple[tuple[int, int], ...]
     run: int
+    forms: Forms = EVERY_FORM
 
     @property
     def words(self) -> int:
@@ -50,9 +69,16 @@ class Piece:
 def fit(pattern: Pattern) -> list[Piece]:
     """The transfers that make `pattern`, in its order."""
     loops, run = simplify(pattern.loops, pattern.run)
+    forms = pattern.forms
+    if not forms.wrapped:
+        return list(_pieces(pattern.base, loops, _pop_repeat(loops, forms), [], run))
     rows: list[tuple[int, int]] = []  # loops on the descriptor's dimensions 1 and 2, innermost first
     row = run
-    if (len(loops) > 1 and _positive(loops[-1])) or (loops and run <= limits.SHIM_WRAP.maximum):
+    fewest = 2 if forms.iterated else 1  # loops for which it pays to write a long run as rows
+    splits = run % WIDEST_ROW == 0 or forms.iterated
+    if (len(loops) >= fewest and _positive(loops[-1]) and splits) or (
+        loops and run <= limits.SHIM_WRAP.maximum
+    ):
         if run > limits.SHIM_WRAP.maximum:
             row, rows, loops = _split_run(run, loops)
         while loops and len(rows) < 2 and _positive(loops[-1]) and (rows or _wraps(loops[-1])):
@@ -61,8 +87,14 @@ def fit(pattern: Pattern) -> list[Piece]:
         row, rows, loops = _split_run(run, loops)
         if loops and _positive(loops[-1]):
             rows.append(loops.pop())
-    repeat = loops.pop() if loops and loops[-1][1] <= limits.SHIM_STEP.maximum else (1, 0)
-    return list(_pieces(pattern.base, loops, repeat, rows, row))
+    return list(_pieces(pattern.base, loops, _pop_repeat(loops, forms), rows, row))
+
+
+def _pop_repeat(loops: list[tuple[int, int]], forms: Forms) -> tuple[int, int]:
+    """Take the loop that the descriptor's repeat can do; (1, 0) if there is none."""
+    if not loops or loops[-1][1] > limits.SHIM_STEP.maximum:
+        return 1, 0
+    return loops.pop() if (forms.iterated if loops[-1][1] else forms.repeated) else (1, 0)
 
 
 def simplify(loops: Sequence[tuple[int, int]], run: int) -> tuple[list[tuple[int, int]], int]:

@@ -38,7 +38,9 @@ def xdna(
     try:
         refuse_mode(mode)
         settings = Settings.from_options(options)
-        device = select(settings.device, columns=settings.columns, overlay=settings.overlay)
+        device = select(
+            settings.device, columns=settings.columns, overlay=settings.overlay, iterated=settings.iterated
+        )
         return _compile(gm, example_inputs, settings, device)
     except XdnaError as error:
         return _raising(error)

@@ -21,12 +21,15 @@ class Settings:
         warning per distinct reason; `error` makes it a FallbackError that names the op.
     columns: how many columns of the array to use: 1, 2 or 4. More is faster, fewer leaves columns to others.
     overlay: path of an xclbin to configure the array with; None takes the installed one.
+    iterated: False writes iterated descriptors out as more transfers, a way out if they fail on a machine (the
+        selftest tries them alone). The same bits, a longer instruction stream.
     """
 
     device: str = "auto"
     fallback: str = "eager"
     columns: int = 4
     overlay: str | None = None
+    iterated: bool = True
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any] | None = None) -> Settings:
@@ -58,7 +61,12 @@ class Settings:
         return settings
 
 
-_VALID: dict[str, tuple] = {"device": NAMES, "fallback": ("eager", "error"), "columns": (1, 2, 4)}
+_VALID: dict[str, tuple] = {
+    "device": NAMES,
+    "fallback": ("eager", "error"),
+    "columns": (1, 2, 4),
+    "iterated": (True, False),
+}
 
 
 def refuse_mode(mode: object) -> None:

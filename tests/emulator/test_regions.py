@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowering import ops as ir
 from torch_xdna.devices import select
-from torch_xdna.devices.emulator import EmulatorDevice, native_bf16
+from torch_xdna.devices.emulator import EmulatorDevice, native_bf16, workers
 from torch_xdna.devices.emulator.plan import chunks, make_plan
 from torch_xdna.errors import SettingsError
 
@@ -216,6 +216,25 @@ def test_number_of_threads_is_torchs_and_stays_as_it_was(products: str, threads:
         torch.set_num_threads(before)
     # Products of other sizes may sum in another order; torch's flash kernel takes its maxima over other blocks.
     assert distance(actual, expected) < ONE_ROUNDING * (2 if products == "bf16" else 1)
+
+
+def test_each_worker_uses_one_core() -> None:
+    """With torch's number in each worker as well, oneDNN split products in other ways from run to run, which changed
+    last bits and was slower."""
+    seen: list[int] = []
+
+    def work() -> None:
+        torch.ones(1_000_000).add_(1)  # in parallel, if it may
+        seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1, 3):  # each makes a new pool
+            torch.set_num_threads(threads)
+            workers.run_all([work] * 6)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1] * 18
 
 
 def test_modes_of_autograd_and_inputs_stay_untouched() -> None:

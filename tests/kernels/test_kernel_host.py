@@ -1,8 +1,10 @@
 """The host build: cache, compiler, checks of the debug build, sanitizers, generated files."""
 
 import csv
+import ctypes
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ from core_driver import Core, a_order, b_order
 from every_op import run as run_every_op
 
 from kernels_xdna1 import coefficients, compiler, counting, description, host, published
+from lowering import native
+from torch_xdna.devices.npu import flush
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -77,6 +81,62 @@ def test_numpy_is_enough():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.strip() == "True", run.stderr
+
+
+BUILDS = {
+    "plain": {},
+    "counting": {"counting": True},
+    "debug": {"debug": True},
+    "both": {"debug": True, "counting": True},
+}
+
+
+@pytest.mark.parametrize("order", [("plain", "debug", "both"), ("both", "debug", "plain", "counting")])
+def test_builds_in_one_process_do_not_share_tables(order):
+    """A process of its own per order: what is loaded first used to lend its tables to all later builds."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests/kernels')\n"
+        "import numpy as np, every_op\n"
+        "from kernels_xdna1 import host\n"
+        "np.seterr(all='ignore')\n"
+        f"for options in {[BUILDS[name] for name in order]}: every_op.run(host.load(**options))\n"
+        "print('every kernel ran')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout.strip() == "every kernel ran", run.stderr[-2000:]
+
+
+def built_libraries():
+    """Every kind of library that the packages compile, built here: the kernels, the packing and the flush."""
+    for options in BUILDS.values():
+        yield host.load(**options).library._name
+    for module in (native, flush):
+        source = Path(module.__file__).with_suffix(".cc")
+        yield str(compiler.shared_object(source.stem, source.read_text(), module.FLAGS))
+
+
+def test_no_built_library_has_symbols_that_are_shared_by_all_of_a_process():
+    if not shutil.which("nm"):
+        pytest.skip("no nm here to read symbols with")
+    for path in built_libraries():
+        listed = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+        unique = [line for line in listed.splitlines() if " u " in line]
+        assert not unique, (path, unique)
+
+
+def test_a_table_of_an_inline_function_is_the_builds_own(tmp_path, monkeypatch):
+    """The kind: two libraries with the same inline function and different tables, both ways of compiling a table."""
+    monkeypatch.setenv("TORCH_XDNA_CACHE", str(tmp_path))
+    answers = []
+    for value in (1, 2):
+        source = (
+            f"inline int *table() {{ static int held[2] = {{{value}, {value}}}; return held; }}\n"
+            f"inline int counter = {value};\n"
+            'extern "C" int answer(int i) { return table()[i & 1] + 10 * counter; }\n'
+        )
+        path = compiler.shared_object("unique", source, ["-shared", "-fPIC", "-std=c++17"])
+        answers.append(ctypes.CDLL(str(path)).answer)
+    assert [answer(0) for answer in answers] == [11, 22]
 
 
 def test_every_kernel_stays_in_its_buffers(checked_kernels):

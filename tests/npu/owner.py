@@ -11,6 +11,7 @@ from sandbox import inside
 
 from lowering.overlay import overlay
 from torch_xdna import selftest
+from torch_xdna.devices import npu
 from torch_xdna.devices.array import Simulator
 
 
@@ -29,3 +30,32 @@ def broken_array(xclbin: str) -> dict[str, Any]:
 
     inside.play(execute)
     return selftest.run(overlay=xclbin, quick=True, repeats=1)
+
+
+def failing_at_each(xclbin: str) -> dict[str, Any]:
+    """Results of ladders in each of which the array fails every run of one rung. Needs nothing else to fail."""
+    simulator = Simulator(overlay(4))
+    now, target, ran = "", "", set[str]()
+
+    def execute(words: np.ndarray, arguments: list[np.ndarray]) -> int | None:
+        ran.add(now)
+        if now == target:
+            return inside.ERROR
+        simulator.run(words, arguments)
+        return None
+
+    def began(name: str) -> None:
+        nonlocal now
+        now = name
+
+    def climbed() -> list[dict[str, Any]]:
+        npu.reset()  # as a new process would begin
+        return selftest.run(overlay=xclbin, quick=True, repeats=1, progress=began)["rungs"]
+
+    inside.play(execute)
+    climbed()
+    results = {}
+    for name in sorted(ran):
+        target = name
+        results[name] = climbed()
+    return results

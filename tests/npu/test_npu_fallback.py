@@ -30,7 +30,7 @@ WHILE_RUNNING = {
     "output untouched": ({"SKIP": for_ever}, "reported success but left"),
     "can't be submitted": ({"SUBMIT_FAILS": for_ever}, "starting a run"),
     "device vanishes": ({"GONE": 1}, "modprobe"),
-    "no context for the retry": ({"FAIL": 1, "CONTEXT_LIMIT": 0}, "no hardware context became free"),
+    "no context for the retry": ({"FAIL": 1, "CONTEXT_LIMIT": 0}, "no new hardware context"),
 }
 
 

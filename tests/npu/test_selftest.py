@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch_xdna.errors import DeviceError
 from torch_xdna.selftest import reference
 from torch_xdna.selftest.cases import all_cases
 from torch_xdna.selftest.expected import compare, expected
+from torch_xdna.selftest.rungs import Rung, climb
 
 
 def test_in_the_sandbox(sandbox: Sandbox, overlay_file: str) -> None:
@@ -30,6 +32,7 @@ def test_in_the_sandbox(sandbox: Sandbox, overlay_file: str) -> None:
     for case in report["cases"]:
         assert case["compared_with"] == "numpy reference" and case["finite"] and case["repeatable"]
         assert case["device_s"] > 0 and case["call_s"] >= case["device_s"] and case["modelled_s"] > 1e-4
+    assert report["complete"] and {rung["status"] for rung in report["rungs"]} == {"passed"}, report["rungs"]
     assert report["dispatch"]["median_s"] > 0 and report["dispatch"]["instructions"] > 0
     assert report["bandwidth"]["bytes"] >= 3 * 256 * 256 * 2, "two matrices in, one out"
     assert report["modelled_at"]["clock"] == "assumed", "the stand-in's clock is an idle one"
@@ -61,14 +64,24 @@ def test_an_npu_that_fails_leaves_a_report(borrowed: BorrowedXrt, tmp_path: Path
     done = CliRunner().invoke(command, ["--quick", "--repeats", "1", "--output", str(file)])
     report = json.loads(file.read_text())
     assert done.exit_code == 1 and not report["passed"]
-    assert all("state ERROR" in case["error"] and not case["passed"] for case in report["cases"])
-    assert "state ERROR" in report["dispatch"]["error"] and "dispatch: the NPU ended" in done.stdout
+    rungs = {rung["name"]: rung for rung in report["rungs"]}
+    assert rungs["device and context"]["status"] == rungs["sync"]["status"] == "passed"
+    first = rungs["tokens of results"]
+    assert (
+        first["status"] == "failed" and "state ERROR" in first["error"] and first["causes"] and first["next"]
+    )
+    assert {rung["status"] for rung in report["rungs"][2:] if rung["name"] != "sync"} == {"skipped"}
+    assert all("needs" in case["error"] and not case["passed"] for case in report["cases"])
+    assert "state ERROR" in done.stdout and "likely" in done.stdout and "try" in done.stdout
 
 
 def test_a_broken_array_is_found(sandbox: Sandbox, overlay_file: str) -> None:
     report = sandbox.call("owner:broken_array", xclbin=overlay_file, timeout=120)
     assert not report["passed"]
     assert [case["passed"] for case in report["cases"]] == [False] * len(report["cases"])
+    assert report["rungs"][1]["status"] == "failed" and "facts" in report["rungs"][1], (
+        "a wrong result, no error"
+    )
 
 
 @pytest.mark.parametrize("case", list(all_cases(quick=True)), ids=lambda case: case.name)
@@ -95,4 +108,48 @@ def test_without_hardware_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path) 
     result = CliRunner().invoke(command, ["--quick", "--output", str(tmp_path / "out.json")])
     assert isinstance(result.exception, DeviceError)
     assert "install python3-xrt" in str(result.exception) or "torch-xdna" in str(result.exception)
-    assert not (tmp_path / "out.json").exists()
+    rungs = json.loads((tmp_path / "out.json").read_text())["rungs"]
+    assert rungs[0]["status"] == "failed" and rungs[0]["error"] == str(result.exception)
+    assert {rung["status"] for rung in rungs[1:]} == {"skipped"}
+
+
+def test_a_failure_at_each_rung(sandbox: Sandbox, overlay_file: str) -> None:
+    """One rung fails at a time: it is the one reported, what needs it is skipped, all else runs."""
+    reports = sandbox.call("owner:failing_at_each", xclbin=overlay_file, timeout=500)
+    assert len(reports) > 25
+    for name, results in reports.items():
+        status = {rung["name"]: rung["status"] for rung in results}
+        assert status[name] == "failed", (name, status)
+        (failed,) = [rung for rung in results if rung["status"] == "failed"]
+        assert failed["causes"] and failed["next"] and "state ERROR" in failed["error"]
+        for rung in results:
+            assert rung["status"] != "skipped" or rung["reason"].startswith("needs "), rung
+    skipped = {n: sum(rung["status"] == "skipped" for rung in results) for n, results in reports.items()}
+    assert skipped["token of column 2, MM2S 1"] == skipped["descriptors: iterated"] == 0
+
+
+def test_what_hangs_is_left_behind_and_recorded() -> None:
+    """The record is written before the next rung begins, and nothing waits for what never ends."""
+    recorded: list[list[str]] = []
+    never = threading.Event()
+
+    def wait() -> dict:
+        never.wait(5.0)
+        return {}
+
+    ladder = [
+        Rung("fine", lambda: {}, 1.0),
+        Rung("wrong", lambda: {"passed": False}, 1.0, causes=("a",), next=("b",)),
+        Rung("needs wrong", lambda: {}, 1.0, needs=("wrong",)),
+        Rung("can't", lambda: {"impossible": "no compiler"}, 1.0),
+        Rung("still", lambda: {"seen": list(recorded[-1])}, 1.0, needs=("can't",)),
+        Rung("hangs", wait, 0.05),
+        Rung("after", lambda: {}, 1.0),
+    ]
+    results = climb(ladder, lambda done: recorded.append([r["status"] for r in done]), lambda name: None)
+    never.set()
+    assert recorded[-1] == ["passed", "failed", "skipped", "not possible", "passed", "failed", "skipped"]
+    assert [len(statuses) for statuses in recorded] == list(range(1, 8))
+    assert results[4]["facts"]["seen"] == recorded[3], "written before the next began"
+    assert "no end within" in results[5]["error"] and "has not come back" in results[6]["reason"]
+    assert results[1]["causes"] == ["a"] and results[1]["next"] == ["b"]

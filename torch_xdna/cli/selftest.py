@@ -27,7 +27,9 @@ from torch_xdna.selftest import run
     "--repeats", type=click.IntRange(1), default=20, show_default=True, help="Runs per measurement."
 )
 def command(file: Path, quick: bool, columns: str, overlay: str | None, repeats: int) -> None:
-    """Run every op and a small encoder on the NPU, compare with the emulator, measure.
+    """Climb from the smallest program to an encoder on the NPU, compare, measure.
+
+    The file is written after every rung: what was found survives a later crash.
 
     The exit code is 0 if every case agrees, 1 if not, 2 if there is no usable NPU.
     """
@@ -37,15 +39,31 @@ def command(file: Path, quick: bool, columns: str, overlay: str | None, repeats:
         report = run(
             overlay=overlay, columns=int(columns), quick=quick, repeats=repeats,
             progress=lambda name: status.update(f"running: {name}"),
+            record=lambda report: output.write(file, (json.dumps(report, indent=2) + "\n").encode()),
         )  # fmt: skip
     show(report, Console())
-    output.write(file, (json.dumps(report, indent=2) + "\n").encode())
     click.echo(f"written to {file}")
     raise SystemExit(0 if report["passed"] else 1)
 
 
+def show_rungs(rungs: list[dict[str, Any]], console: Console) -> None:
+    """How many rungs passed, and every other one with why and what next."""
+    passed = sum(rung["status"] == "passed" for rung in rungs)
+    console.print(f"{passed} of {len(rungs)} rungs passed", highlight=False)
+    for rung in rungs:
+        if rung["status"] == "passed":
+            continue
+        why = rung.get("error") or rung.get("reason") or "a wrong result"
+        console.print(f"[red]{escape(rung['name'])}[/] {rung['status']}: {escape(why)}", highlight=False)
+        for title in ("causes", "next"):
+            if rung.get(title):
+                heading = {"causes": "likely", "next": "try"}[title]
+                console.print(f"    {heading}: {escape('; or '.join(rung[title]))}", highlight=False)
+
+
 def show(report: dict[str, Any], console: Console) -> None:
     """The report for people. Modelled times are labelled as such."""
+    show_rungs(report["rungs"], console)
     clock = report["modelled_at"]
     table = Table(title=f"Self-test, overlay {report['overlay']}")
     for title in (

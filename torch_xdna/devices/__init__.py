@@ -13,7 +13,12 @@ __all__ = ["NAMES", "Device", "Executable", "Stats", "select", "unusable"]
 
 # name -> (module, class, the options that its constructor takes, one line for people)
 _DEVICES = {
-    "npu": ("torch_xdna.devices.npu.device", "NpuDevice", ("columns", "overlay"), "the NPU, through XRT"),
+    "npu": (
+        "torch_xdna.devices.npu.device",
+        "NpuDevice",
+        ("columns", "overlay", "iterated"),
+        "the NPU, through XRT",
+    ),
     "emulator": (
         "torch_xdna.devices.emulator",
         "EmulatorDevice",
@@ -23,32 +28,35 @@ _DEVICES = {
     "array": (
         "torch_xdna.devices.array.device",
         "ArrayDevice",
-        ("columns",),
+        ("columns", "iterated"),
         "a simulator of the array that executes the NPU's instruction words; slow",
     ),
 }
 NAMES = ("auto", *_DEVICES)
 
 
-def select(name: str = "auto", *, columns: int = 4, overlay: str | None = None) -> Device:
+def select(
+    name: str = "auto", *, columns: int = 4, overlay: str | None = None, iterated: bool = True
+) -> Device:
     """The device of that name; `auto` is the NPU if it is usable, else the emulator with one warning why.
 
     columns: how many columns of the array to use (1, 2 or 4). overlay: path of an xclbin, None for the
-    installed one. Raises DeviceError, with a remedy, if the device is not usable here.
+    installed one. iterated: whether descriptors may iterate (`lowering.lower`).
+    Raises DeviceError, with a remedy, if the device is not usable here.
     """
     if name == "auto":
-        reason = unusable("npu", columns=columns, overlay=overlay)
+        reason = unusable("npu", columns=columns, overlay=overlay, iterated=iterated)
         if reason is None:
-            return _make("npu", columns, overlay)
+            return _make("npu", columns, overlay, iterated)
         _warn_once(reason)
-        return _make("emulator", columns, overlay)
-    return _make(name, columns, overlay)
+        return _make("emulator", columns, overlay, iterated)
+    return _make(name, columns, overlay, iterated)
 
 
-def unusable(name: str, *, columns: int = 4, overlay: str | None = None) -> str | None:
+def unusable(name: str, *, columns: int = 4, overlay: str | None = None, iterated: bool = True) -> str | None:
     """Why the device can't be used here, in one sentence, or None if it can."""
     try:
-        _make(name, columns, overlay)
+        _make(name, columns, overlay, iterated)
     except DeviceError as error:
         return str(error)
     return None
@@ -60,11 +68,11 @@ def describe(name: str) -> str:
 
 
 @functools.cache
-def _make(name: str, columns: int, overlay: str | None) -> Device:
+def _make(name: str, columns: int, overlay: str | None, iterated: bool) -> Device:
     if name not in _DEVICES:
         raise DeviceError(f"there is no device '{name}'; the devices are {', '.join(NAMES)}")
     module, cls, takes, _ = _DEVICES[name]
-    options = {"columns": columns, "overlay": overlay}
+    options = {"columns": columns, "overlay": overlay, "iterated": iterated}
     try:
         make = getattr(importlib.import_module(module), cls)
     except ImportError as error:

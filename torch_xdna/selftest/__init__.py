@@ -1,10 +1,11 @@
-"""For owners of the hardware: every op and a small encoder on the NPU, compared, measured, written to one
-file.
+"""For owners of the hardware: a ladder from the smallest program to an encoder on the NPU, compared, measured,
+written to one file after every rung.
 
     report = run()               # raises DeviceError where there is no usable NPU
-    report["passed"]             # every case agrees with the expected numbers
+    report["passed"]             # every rung passed, or can't be shown here
 
-The report is plain data (JSON): what the machine is (`torch-xdna doctor`'s findings), per case the error and
+The report is plain data (JSON): what the machine is (`torch-xdna doctor`'s findings), per rung its result, likely
+causes and what to try next (`ladder`, `rungs`), per case the error and
 the time beside the modelled time, dispatch latency, bandwidth, what a sync costs. Runs without torch too;
 then the expected numbers come from `reference` (numpy) instead of the emulator.
 """
@@ -19,14 +20,11 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from torch_xdna.devices import npu
-from torch_xdna.devices.npu.errors import NpuError
-from torch_xdna.devices.npu.process import Npu
 from torch_xdna.doctor import diagnose
 from torch_xdna.doctor.driver import DriverFacts, ask
-from torch_xdna.selftest import measure
-from torch_xdna.selftest.cases import Case, all_cases
-from torch_xdna.selftest.expected import compare, expected
+from torch_xdna.selftest.cases import all_cases
+from torch_xdna.selftest.ladder import Ladder, outcome
+from torch_xdna.selftest.rungs import IMPOSSIBLE, PASSED, climb
 
 NODE = "/dev/accel/accel0"
 ASSUMED_CLOCK_GHZ = 1.6  # for the modelled times, if the driver tells no clock under load
@@ -39,70 +37,67 @@ def run(
     quick: bool = False,
     repeats: int = 20,
     progress: Callable[[str], None] = lambda text: None,
+    record: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> dict[str, Any]:
-    """The report. `quick`: small shapes only. `repeats`: runs per measurement.
+    """The report. `quick`: small shapes only. `repeats`: runs per measurement. `record` gets the report after
+    every rung, so that nothing is lost if a later one takes the machine down.
 
-    Raises NpuError if the NPU can't be opened; what fails later is part of the report, as `error`.
+    Raises NpuError if the NPU can't be opened, after recording that; what fails later is part of the report.
     """
-    device = npu.runtime(overlay, columns=columns)
-    progress("dispatch latency")
-    dispatch = _or_error(lambda: measure.dispatch(device, repeats=10 * repeats))
-    clock, clock_source = _clock(ask(NODE))
-    cases = []
-    for case in all_cases(quick=quick):
-        progress(case.name)
-        device.turn_on()  # a failed case must not hide the others
-        facts = {"name": case.name, "shape": case.shape, "tolerance": case.tolerance, "passed": False}
-        cases.append(facts | _or_error(functools.partial(_case, case, device, repeats, clock)))
-    progress("bandwidth")
-    device.turn_on()
-    latency = dispatch.get("median_s", 0.0)
-    bandwidth = _or_error(lambda: measure.bandwidth(device, latency, quick=quick, repeats=repeats))
-    sync = _or_error(lambda: measure.sync(device, repeats=repeats))
-    return {
-        "passed": all(c["passed"] for c in cases) and not {"error"} & {*dispatch, *bandwidth, *sync},
+    clock = functools.cache(lambda: _clock(ask(NODE)))  # first asked after the array has worked
+    ladder = Ladder(overlay=overlay, columns=columns, quick=quick, repeats=repeats, clock=lambda: clock()[0])
+    machine = {
         "package": _version(),
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "overlay": device.path.name,
         "columns": columns,
+    }
+    rungs = list(ladder.rungs())
+    shapes = {case.name: case for case in all_cases(quick=quick)}
+    measured = ("dispatch", "bandwidth", "sync")
+
+    def report(results: list[dict[str, Any]]) -> dict[str, Any]:
+        outcomes = {result["name"]: outcome(result) for result in results}
+        cases = [
+            {
+                "name": name,
+                "shape": case.shape,
+                "tolerance": case.tolerance,
+                "passed": False,
+                **outcomes[name],
+            }
+            for name, case in shapes.items()
+            if name in outcomes
+        ]
+        return {
+            "complete": len(results) == len(rungs),
+            "passed": len(results) == len(rungs)
+            and all(r["status"] in (PASSED, IMPOSSIBLE) for r in results),
+            **machine,
+            "overlay": None if ladder.device is None else ladder.device.path.name,
+            "rungs": results,
+            **{name: outcomes.get(name, {"error": "not reached"}) for name in measured},
+            "cases": cases,
+            "lowered_with_iterated_descriptors": ladder.iterated,
+        }
+
+    results = climb(rungs, lambda done: record(report(done)), progress)
+    if ladder.failure is not None:
+        raise ladder.failure
+    done = report(results) | {
         "doctor": [dataclasses.asdict(c) for c in diagnose(columns=columns, overlay=overlay)],
         "driver": dataclasses.asdict(ask(NODE)),
         "modelled_at": {
-            "clock_ghz": clock,
-            "clock": clock_source,
+            "clock_ghz": clock()[0],
+            "clock": clock()[1],
             "note": "modelled times are no measurements",
         },
-        "dispatch": dispatch,
-        "bandwidth": bandwidth,
-        "sync": sync,
-        "cases": cases,
-        "runtime": dataclasses.asdict(device.stats),
     }
-
-
-def _case(case: Case, device: Npu, repeats: int, clock_ghz: float) -> dict[str, Any]:
-    """One region: run, compared, timed."""
-    loaded = measure.load(case.region, device)
-    weights = loaded.upload(loaded.program.pack_weights(case.params))
-    (outputs,) = loaded.run([case.inputs], weights)
-    again = loaded.run([case.inputs] * 2, weights)
-    source, wanted = expected(case)
-    facts = {"compared_with": source, **compare(outputs, wanted)}
-    facts["repeatable"] = all(compare(clip, outputs)["max_abs"] == 0 for clip in again)
-    facts["passed"] = facts["finite"] and facts["repeatable"] and facts["relative_l2"] <= case.tolerance
-    facts |= measure.timed(loaded, case.inputs, weights, repeats)
-    facts["modelled_s"] = measure.modelled_seconds(loaded.program, case.params, clock_ghz)
-    return facts
-
-
-def _or_error(facts: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was found; a failure is a result too."""
-    try:
-        return facts()
-    except NpuError as error:
-        return {"error": str(error)}
+    if ladder.device is not None:
+        done["runtime"] = dataclasses.asdict(ladder.device.stats)
+    record(done)
+    return done
 
 
 def _clock(facts: DriverFacts) -> tuple[float, str]:

@@ -53,43 +53,47 @@ class Case:
 
 
 def all_cases(*, quick: bool = False) -> Iterator[Case]:
-    """Every op, then an encoder. `quick`: small shapes only; else whisper-base's as well."""
+    """Every op, then encoders. `quick`: small shapes only; else whisper-base's as well."""
     rows, width, wide = (100, 130, 260) if quick else (1500, 512, 2048)
     heads = 2 if quick else 8
-    yield Case("linear", _linear(rows, width, width))
-    yield Case("linear, gelu", _linear(rows, width, wide, gelu=True))
-    yield Case("linear, residual", _linear(rows, wide, width, residual=True))
+    yield Case("linear", linear(rows, width, width))
+    yield Case("linear, gelu", linear(rows, width, wide, gelu=True))
+    yield Case("linear, residual", linear(rows, wide, width, residual=True))
     norm = LayerNorm(1, x=0, gamma="gamma", beta="beta")
     yield Case(
-        "layer_norm", _single(norm, [(rows, width)] * 2, [Param("gamma", (width,)), Param("beta", (width,))])
+        "layer_norm", single(norm, [(rows, width)] * 2, [Param("gamma", (width,)), Param("beta", (width,))])
     )
-    yield Case("softmax", _single(Softmax(1, x=0), [(rows, width)] * 2))
-    yield Case("gelu", _single(Gelu(1, x=0), [(rows, wide)] * 2))
-    yield Case("add", _single(Add(2, x=0, y=1), [(rows, width)] * 3))
+    yield Case("softmax", single(Softmax(1, x=0), [(rows, width)] * 2))
+    yield Case("gelu", single(Gelu(1, x=0), [(rows, wide)] * 2))
+    yield Case("add", single(Add(2, x=0, y=1), [(rows, width)] * 3))
     attention = Attention(3, q=0, k=1, v=2, heads=heads)
-    yield Case("attention", _single(attention, [(rows, 64 * heads)] * 4), ATTENTION_TOLERANCE)
-    yield Case("encoder, 2 layers of 128", _encoder(2, 128, 200), ENCODER_TOLERANCE)
+    yield Case("attention", single(attention, [(rows, 64 * heads)] * 4), ATTENTION_TOLERANCE)
+    yield Case("one layer of 128", encoder(1, 128, 200), ENCODER_TOLERANCE)
+    yield Case("encoder, 2 layers of 128", encoder(2, 128, 200), ENCODER_TOLERANCE)
+    if not quick:
+        yield Case("tiny's layers", encoder(4, 384, 1500), ENCODER_TOLERANCE)
+        yield Case("base's layers", encoder(6, 512, 1500), ENCODER_TOLERANCE)
 
 
 def add_region(rows: int, cols: int) -> Region:
     """x + y: the op that computes least per byte."""
-    return _single(Add(2, x=0, y=1), [(rows, cols)] * 3)
+    return single(Add(2, x=0, y=1), [(rows, cols)] * 3)
 
 
-def _single(op: Op, sizes: list[tuple[int, int]], params: list[Param] | None = None) -> Region:
+def single(op: Op, sizes: list[tuple[int, int]], params: list[Param] | None = None) -> Region:
     values = tuple(Value(i, *size) for i, size in enumerate(sizes))
     return Region(values, op.inputs, (op.out,), tuple(params or ()), (op,), type(op).__name__.lower())
 
 
-def _linear(rows: int, k: int, n: int, *, gelu: bool = False, residual: bool = False) -> Region:
+def linear(rows: int, k: int, n: int, *, gelu: bool = False, residual: bool = False) -> Region:
     params = [Param("weight", (n, k)), Param("bias", (n,))]
     if residual:
         op = Linear(2, x=0, weight="weight", bias="bias", gelu=gelu, residual=1)
-        return _single(op, [(rows, k), (rows, n), (rows, n)], params)
-    return _single(Linear(1, x=0, weight="weight", bias="bias", gelu=gelu), [(rows, k), (rows, n)], params)
+        return single(op, [(rows, k), (rows, n), (rows, n)], params)
+    return single(Linear(1, x=0, weight="weight", bias="bias", gelu=gelu), [(rows, k), (rows, n)], params)
 
 
-def _encoder(layers: int, width: int, rows: int) -> Region:
+def encoder(layers: int, width: int, rows: int) -> Region:
     """Transformer layers as in Whisper, without its convolutions."""
     values, ops = [Value(0, rows, width)], list[Op]()
     params = list[Param]()
@@ -104,16 +108,16 @@ def _encoder(layers: int, width: int, rows: int) -> Region:
     def norm(name: str, x: int) -> int:
         return step(LayerNorm, name, shapes={"gamma": (width,), "beta": (width,)}, x=x)
 
-    def linear(name: str, x: int, k: int = width, n: int = width, **rest: Any) -> int:
+    def dense(name: str, x: int, k: int = width, n: int = width, **rest: Any) -> int:
         return step(Linear, name, n, {"weight": (n, k), "bias": (n,)}, x=x, **rest)
 
     h = 0
     for i in range(layers):
         x = norm(f"{i}.norm1", h)
-        q, k, v = (linear(f"{i}.{role}", x) for role in "qkv")
+        q, k, v = (dense(f"{i}.{role}", x) for role in "qkv")
         a = step(Attention, f"{i}.attention", q=q, k=k, v=v, heads=width // 64)
-        h = linear(f"{i}.out", a, residual=h)
-        x = linear(f"{i}.fc1", norm(f"{i}.norm2", h), n=4 * width, gelu=True)
-        h = linear(f"{i}.fc2", x, k=4 * width, residual=h)
+        h = dense(f"{i}.out", a, residual=h)
+        x = dense(f"{i}.fc1", norm(f"{i}.norm2", h), n=4 * width, gelu=True)
+        h = dense(f"{i}.fc2", x, k=4 * width, residual=h)
     last = norm("norm", h)
     return Region(tuple(values), (0,), (last,), tuple(params), tuple(ops), f"encoder{layers}x{width}")

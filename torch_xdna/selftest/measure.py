@@ -21,8 +21,8 @@ PIPELINED = 16  # clips per batch for the rate
 SYNCED = 1 << 20  # bytes
 
 
-def load(region: Region, device: Npu) -> NpuProgram:
-    return device.load(lower(region, columns=device.columns))
+def load(region: Region, device: Npu, *, iterated: bool = True) -> NpuProgram:
+    return device.load(lower(region, columns=device.columns, iterated=iterated))
 
 
 def timed(
@@ -43,10 +43,10 @@ def timed(
     }
 
 
-def dispatch(device: Npu, *, repeats: int) -> dict[str, Any]:
+def dispatch(device: Npu, *, repeats: int, iterated: bool = True) -> dict[str, Any]:
     """The smallest program (one block each of x, y and x + y): what a run costs that computes nothing."""
     case = Case("dispatch", add_region(64, 64))
-    loaded = load(case.region, device)
+    loaded = load(case.region, device, iterated=iterated)
     weights = loaded.upload(loaded.program.pack_weights({}))
     loaded.run([case.inputs], weights)
     single = timed(loaded, case.inputs, weights, repeats)
@@ -62,10 +62,12 @@ def dispatch(device: Npu, *, repeats: int) -> dict[str, Any]:
     }
 
 
-def bandwidth(device: Npu, dispatch_s: float, *, quick: bool, repeats: int) -> dict[str, Any]:
+def bandwidth(
+    device: Npu, dispatch_s: float, *, quick: bool, repeats: int, iterated: bool = True
+) -> dict[str, Any]:
     """Bytes per second between memory and array while adding two matrices, without the dispatch."""
     case = Case("bandwidth", add_region(256 if quick else 1536, 256 if quick else 2048))
-    loaded = load(case.region, device)
+    loaded = load(case.region, device, iterated=iterated)
     weights = loaded.upload(loaded.program.pack_weights({}))
     seconds = timed(loaded, case.inputs, weights, repeats)["device_least_s"]
     moved = sum(op.bytes_moved for op in loaded.program.ops)

@@ -8,8 +8,9 @@ namespace detail {
 // One output of the unit, as captured on a Phoenix NPU (tests/kernels/data/mmul_4x8x4_bf16.json): denormal inputs are
 // zeros; the products are aligned to the largest exponent among them, on a grid whose last bit is 2^-23 of that
 // exponent's unit, each rounded to nearest even; their sum is exact and is rounded once, to nearest even, to fp32.
-// Results below the normal range become zero. That the accumulator takes part as one more addend of the same grid
-// is an assumption: the captured products all start from zero.
+// Results below the normal range become zero. That the accumulator takes part as one more addend of the same 23-bit
+// grid is not in these captures, which all start from zero: it is what FIM43-Redeye/xdna-emu states of this core
+// (vector_float.rs, which that project reports as bit-exact on its sweeps of special values).
 inline float exact_dot(const uint16_t *a, unsigned stride_a, const uint16_t *b, unsigned stride_b, float c) {
     constexpr int grid = 23;          // fraction bits below the unit of the largest exponent
     int64_t mantissa[9];

@@ -47,16 +47,16 @@ class ArrayDevice:
 
     name = "array"
 
-    def __init__(self, columns: int = 4, clock_ghz: float = DEFAULT_CLOCK_GHZ):
+    def __init__(self, columns: int = 4, clock_ghz: float = DEFAULT_CLOCK_GHZ, iterated: bool = True):
         try:
             self.simulator = Simulator(overlay(columns), costs=Costs(clock_ghz=clock_ghz))
         except LimitError as error:
             raise DeviceError(str(error)) from error
-        self.columns = columns
+        self.columns, self.iterated = columns, iterated
         self.lock = threading.Lock()  # there is one array
 
     def prepare(self, region: ops.Region) -> ArrayExecutable:
-        return ArrayExecutable(self, lower(region, columns=self.columns))
+        return ArrayExecutable(self, lower(region, columns=self.columns, iterated=self.iterated))
 
 
 class ArrayExecutable:

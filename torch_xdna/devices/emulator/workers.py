@@ -52,4 +52,7 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 
 def _use_one_core() -> None:
+    # A thread's first use of torch takes over the process's number of threads, also over what was set in the thread
+    # before: asking for the number is such a use.
+    torch.get_num_threads()
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_xdna.devices.npu import binding, overlay
-from torch_xdna.devices.npu.errors import NpuBusy, NpuUnavailable, translate
+from torch_xdna.devices.npu.errors import RECOVERY, NpuBusy, NpuUnavailable, NpuWedged, translate
 
 # kernel arguments: opcode, instruction buffer, number of words, weights, activations
 OPCODE = 3
@@ -60,7 +60,7 @@ def open_context(
         device = xrt.device(0)
         _refuse_other_chips(device.get_info(xrt.xrt_info_device.name))
         uuid = device.register_xclbin(xrt.xclbin(str(path)))
-        hardware = _wait_for_context(xrt, device, uuid, patience, let_go)
+        hardware = _wait_for_context(xrt, device, uuid, patience, let_go, after_failure=generation > 0)
         kernel = xrt.kernel(hardware, kernel_name)
         code, weights, activations = (
             kernel.group_id(i) for i in (ARGUMENT_CODE, ARGUMENT_WEIGHTS, ARGUMENT_ACTIVATIONS)
@@ -76,8 +76,14 @@ def _refuse_other_chips(name: str) -> None:
         raise NpuUnavailable(f"the NPU '{name}' is XDNA2; this package is for XDNA1 (Phoenix, Hawk Point)")
 
 
-def _wait_for_context(xrt: Any, device: Any, uuid: Any, patience: float, let_go: Callable[[], int]) -> Any:
-    """Contexts are few and other programs come and go: try until `patience` seconds are over."""
+def _wait_for_context(
+    xrt: Any, device: Any, uuid: Any, patience: float, let_go: Callable[[], int], *, after_failure: bool
+) -> Any:
+    """Contexts are few and other programs come and go: try until `patience` seconds are over.
+
+    The driver says the same (err=-22) when the firmware is wedged. `after_failure` (a run of this process has
+    failed) and nobody else seen on the device: then that is what it is.
+    """
     start, nap = time.monotonic(), 0.05
     while True:
         try:
@@ -88,6 +94,11 @@ def _wait_for_context(xrt: Any, device: Any, uuid: Any, patience: float, let_go:
             if not isinstance(meaning, NpuBusy):
                 raise meaning from error
             if waited + nap > patience:
+                if after_failure and not stuck and not _users():
+                    raise NpuWedged(
+                        f"no new hardware context within {patience:g} s after a failed run, and no other program is "
+                        f"seen on the NPU: the run wedged its firmware; {RECOVERY}"
+                    ) from error
                 raise NpuBusy(
                     f"no hardware context became free within {patience:g} s (the chip has six, on some "
                     "drivers four); "
@@ -97,12 +108,17 @@ def _wait_for_context(xrt: Any, device: Any, uuid: Any, patience: float, let_go:
         nap = min(nap * 1.5, 0.5)
 
 
-def _holders(stuck: int) -> str:
+def _users() -> list[tuple[int, str]]:
+    """Other processes that have the device open, as far as this user may see."""
     from torch_xdna.doctor.system import System, device_users
 
+    return device_users(System())
+
+
+def _holders(stuck: int) -> str:
     if stuck:
         return f"{stuck} runs of this process never ended and may hold them: start it anew"
-    users = device_users(System())
+    users = _users()
     if not users:
         return (
             "processes of other users or containers hold them: `sudo fuser -v /dev/accel/accel*` names them"

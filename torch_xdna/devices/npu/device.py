@@ -23,12 +23,12 @@ class NpuDevice:
 
     name = "npu"
 
-    def __init__(self, columns: int = 4, overlay: str | None = None) -> None:
-        self.columns = columns
+    def __init__(self, columns: int = 4, overlay: str | None = None, iterated: bool = True) -> None:
+        self.columns, self.iterated = columns, iterated
         self.npu = npu.runtime(overlay, columns=columns)
 
     def prepare(self, region: Region) -> NpuExecutable:
-        return NpuExecutable(self.npu.load(lower(region, columns=self.columns)))
+        return NpuExecutable(self.npu.load(lower(region, columns=self.columns, iterated=self.iterated)))
 
 
 class NpuExecutable:

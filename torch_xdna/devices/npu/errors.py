@@ -23,6 +23,10 @@ class NpuBusy(NpuUnavailable):
     """Every hardware context of the chip is taken, for longer than we wait."""
 
 
+class NpuWedged(NpuUnavailable):
+    """The firmware gives no context although not all are taken: an earlier run wedged it."""
+
+
 class NpuMemory(NpuError):
     """A buffer can't be had; the device itself is fine."""
 
@@ -39,10 +43,20 @@ class OtherProcess(NpuError):
     """The NPU was opened by this process's parent before a fork, or by another process before pickling."""
 
 
+RECOVERY = (
+    "end all programs that use the NPU, then `sudo modprobe -r amdxdna && sudo modprobe amdxdna` (it can hang while "
+    "a program holds the device); if that does not help suspend and resume the computer, else restart it"
+)
+
 # what XRT 2.25 with its amdxdna plug-in says (pattern) -> (class, what it means and what to do)
 _MEANINGS: tuple[tuple[str, type[NpuError], str], ...] = (
     (
-        r"CREATE_(HW)?CTX.*err=-(22|16|28)|MGMT_ERT_NOAVAIL",
+        r"MGMT_ERT_NOAVAIL|0x2000003",
+        NpuWedged,
+        "the NPU's firmware gives no new context, as after a run that wedged it; " + RECOVERY,
+    ),
+    (
+        r"CREATE_(HW)?CTX.*err=-(22|16|28)",
         NpuBusy,
         "all hardware contexts of the NPU are in use (six, on some drivers four); end another program that "
         "uses it",
@@ -63,8 +77,7 @@ _MEANINGS: tuple[tuple[str, type[NpuError], str], ...] = (
     (
         r"No such device with index|err=-19\b|err=-6\b|No such device",
         NpuUnavailable,
-        "the NPU is not there (any more); see `torch-xdna doctor`, after a crash reload the driver: "
-        "`sudo modprobe -r amdxdna && sudo modprobe amdxdna`",
+        "the NPU is not there (any more); see `torch-xdna doctor`; after a crash " + RECOVERY,
     ),
     (
         r"err=-(12|28)\b|bad_alloc|Cannot allocate|No space left",
