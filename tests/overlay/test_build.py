@@ -473,6 +473,13 @@ def test_the_table_of_versions_names_one_recommended_pair() -> None:
     assert all(row.source and row.reason and row.first <= row.last for row in toolchain.TABLE)
 
 
+def test_the_readme_installs_the_recommended_pair() -> None:
+    readme = (Path(driver.__file__).parents[2] / "README.md").read_text()
+    (install,) = (line for line in readme.splitlines() if line.startswith("| 6 |"))
+    assert f"mlir_aie=={RECOMMENDED[toolchain.MLIR_AIE]} " in install
+    assert f"llvm-aie=={RECOMMENDED[PEANO]} " in install
+
+
 def test_command_puts_it_where_the_npu_device_looks(
     tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
