@@ -13,8 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernels_xdna1 import build, counting, description, published, silicon
+from kernels_xdna1 import build, counting, description, published, silicon, sizes
 from kernels_xdna1.compiler import CompilerError
+from lowering.overlay.variants import VARIANTS, Variant
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,17 +77,28 @@ def show() -> None:
     for name, layout in description.ORDERS.items():
         console.print(f"{name}: {layout}", highlight=False, markup=False)
 
-    costs = Table(title="Modelled cycles per call")
-    for heading in ("kernel", "busiest slot", "bound", "modelled"):
+    costs = Table(title="Modelled cycles per call, estimated bytes of program")
+    for heading in ("kernel", "busiest slot", "bound", "modelled", "bytes"):
         costs.add_column(heading, justify="left" if heading in ("kernel", "busiest slot") else "right")
+    described: dict[str, list[str]] = {}
+    for name, variant in description.variants():
+        described.setdefault(name, []).append(variant)
     for name, variant in description.variants():
         costs.add_row(
             f"{name} ({variant})" if variant else name,
             description.busiest(name, variant),
             f"{description.bound(name, variant):.0f}",
             f"{description.cycles(name, variant):.0f}",
+            "" if variant in described[name][1:] else f"{sizes.ESTIMATES[name].bytes}",
         )
     console.print(costs)
+    console.print(
+        f"bytes, estimated: of the traced npu1 kernels that each resembles, off by up to {sizes.FACTOR} x either way. "
+        + "; ".join(_core_size(variant) for variant in VARIANTS)
+        + f". A core has {build.PROGRAM_BYTES}: `torch-xdna build-overlay` reads the linked cores and takes the first "
+        "that fits.",
+        highlight=False,
+    )
     compared = Table(title="Products: bound and measured (by others, on hardware)")
     for heading in ("row", "kernel", "m x k x n", "bound", "measured", "factor"):
         compared.add_column(heading, justify="left" if heading in ("row", "kernel", "m x k x n") else "right")
@@ -104,9 +116,15 @@ def show() -> None:
         f"bound: operations in the busiest issue slot, counted by the host build. modelled: bound x "
         f"{description.compiler_factor():.2f} + {description.EMPTY_CALL:.0f}; the factor is what the stock 64x64x64 "
         f"product was measured to take ({description.STOCK_GEMM_CYCLES:.0f} cycles) over its bound. The product itself "
-        "has the published fit of the stock kernel. Code size on the core is unknown here: no core compiler.",
+        "has the published fit of the stock kernel.",
         highlight=False,
     )
+
+
+def _core_size(variant: Variant) -> str:
+    size = sizes.core_bytes(variant.kernels, "ONLY_LAYER_NORM" in variant.defines)
+    low, high = size / sizes.FACTOR, size * sizes.FACTOR
+    return f"a core of overlay '{variant.name}' takes {size} ({low:.0f} to {high:.0f})"
 
 
 if __name__ == "__main__":

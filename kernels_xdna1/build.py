@@ -13,9 +13,10 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from kernels_xdna1.description import CONSTANT_BYTES, KERNELS
+from kernels_xdna1.description import BY_NAME, CONSTANT_BYTES
 
 HERE = Path(__file__).parent
 OBJECT = "overlay_kernels.o"
@@ -23,8 +24,12 @@ PROGRAM_BYTES = 16 * 1024
 # Kept for the core's own control code, which links with the kernels: 2.5 KB where it was compiled for RV32, whose
 # instructions are shorter than AIE2's bundles.
 CONTROL_BYTES = 4 * 1024
+OPTIMISE = ("-O2",)
+NO_FOLDING = ("-mllvm", "-aie-disable-fold-imm")
+"""Keeps Peano from folding immediates, which since June 2026 may let a core read a bf16 broadcast two cycles early:
+silent wrong numbers (Xilinx/mlir-air PR 1684). Older versions reject it, so it is asked for first (`accepts`)."""
+STACK_USAGE = "-fstack-usage"  # writes each function's frame beside the object, as text
 FLAGS = (
-    "-O2",
     "-std=c++20",
     "--target=aie2-none-unknown-elf",
     "-DNDEBUG",
@@ -44,22 +49,38 @@ class TooLarge(RuntimeError):
     """The kernels do not fit into the core's program memory, or their constants into the data memory."""
 
 
-def build(folder: Path) -> Path:
-    """Compile all kernels into `folder`/overlay_kernels.o. Raises MissingTools, TooLarge or CalledProcessError."""
+def build(
+    folder: Path,
+    *,
+    optimise: Sequence[str] | None = None,
+    kernels: Sequence[str] = tuple(BY_NAME),
+    defines: Sequence[str] = (),
+    small: Sequence[str] = (),
+    control_bytes: int = CONTROL_BYTES,
+) -> Path:
+    """Compile kernels into `folder`/overlay_kernels.o. Raises MissingTools, TooLarge or CalledProcessError.
+
+    `optimise`: flags, by default -O2 and `NO_FOLDING` where this Peano takes it. `defines`: macros. `small`: kernels to
+    compile for size, whatever `optimise` says. `control_bytes`: program memory to keep for the core's own code.
+    """
     compiler, include = find_compiler(), find_headers()
+    if optimise is None:
+        optimise = (*OPTIMISE, *(NO_FOLDING if accepts(compiler, NO_FOLDING) else ()))
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / OBJECT
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "overlay_kernels.cc"
-        source.write_text("".join(f'#include "{kernel.name}.cc"\n' for kernel in KERNELS))
-        includes = [f"-I{include}", f"-I{HERE / 'kernels'}"]
-        subprocess.run([str(compiler), *FLAGS, *includes, "-c", str(source), "-o", str(target)], check=True)
+        source.write_text(unit(kernels, small))
+        flags = [*optimise, *FLAGS, *(f"-D{name}" for name in defines)]
+        flags += [STACK_USAGE] * accepts(compiler, (STACK_USAGE,))
+        flags += [f"-I{include}", f"-I{HERE / 'kernels'}"]
+        subprocess.run([str(compiler), *flags, "-c", str(source), "-o", str(target)], check=True)
     code, constants = section_bytes(compiler, target)
-    if code > PROGRAM_BYTES - CONTROL_BYTES:
+    if code > PROGRAM_BYTES - control_bytes:
         target.unlink()
         raise TooLarge(
-            f"the kernels take {code} bytes of program memory and a core has {PROGRAM_BYTES - CONTROL_BYTES} for "
-            f"them ({CONTROL_BYTES} are kept for its control code): share more code between them or leave one out"
+            f"the kernels take {code} bytes of program memory and a core has {PROGRAM_BYTES - control_bytes} for "
+            f"them ({control_bytes} are kept for its control code): share more code between them or leave one out"
         )
     if constants > CONSTANT_BYTES:
         target.unlink()
@@ -68,6 +89,29 @@ def build(folder: Path) -> Path:
             "raise description.CONSTANT_BYTES if the core's memory has the room"
         )
     return target
+
+
+def unit(kernels: Sequence[str], small: Sequence[str] = ()) -> str:
+    """The one translation unit. Clang has no attribute for -Os on a single function; `minsize` is that of -Oz."""
+    lines = []
+    for name in sorted(
+        kernels, key=lambda name: name in small
+    ):  # for size: last, so that shared headers are not
+        include = f'#include "{name}.cc"\n'
+        if name in small:
+            push = "#pragma clang attribute push(__attribute__((minsize)), apply_to = function)\n"
+            include = f"{push}{include}#pragma clang attribute pop\n"
+        lines.append(include)
+    return "".join(lines)
+
+
+def accepts(compiler: Path, flags: Sequence[str]) -> bool:
+    """Whether the compiler takes these flags, asked with an empty file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "empty.cc"
+        source.touch()
+        command = [str(compiler), *FLAGS, *flags, "-c", str(source), "-o", str(source.with_suffix(".o"))]
+        return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def find_compiler() -> Path:

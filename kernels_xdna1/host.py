@@ -101,7 +101,7 @@ def load(
             f"LD_PRELOAD={sanitizer_runtime()} for it"
         )
     flags = ["-O0" if sanitize else "-O1" if debug else "-O3", *FLAGS]
-    flags += [f"-D{name}" for name in defines]
+    flags += [f"-D{name}" for name in (*defines, "AIE_HOST_DYNAMIC_TLS")] if defines else []
     flags += ["-DAIE_HOST_DEBUG"] * debug + ["-DAIE_HOST_COUNT"] * counting
     flags += ["-DAIE_INLINE=inline", "-fsanitize=address,undefined", "-fno-sanitize-recover"] * sanitize
     return Kernels(ctypes.CDLL(str(build(flags))), debug=debug, counting=counting)

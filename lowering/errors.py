@@ -9,3 +9,7 @@ class LoweringError(ValueError):
 
 class LimitError(LoweringError):
     """A hardware limit is exceeded; the message starts with the limit's name in `lowering.limits`."""
+
+
+class LackingError(LoweringError):
+    """The overlay in use was built without what an op needs."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx
 
+from lowering.overlay.variants import FULL
 from torch_xdna import recovery as recovering
 from torch_xdna import report as reporting
 from torch_xdna import runtime as running
@@ -91,8 +92,9 @@ def _assemble(
 ) -> tuple[Callable[..., Any], GraphReport]:
     recovery = Recovery(settings.fallback)
     banned: dict[fx.Node, Refusal] = {}
+    variant = getattr(device, "variant", FULL)
     while True:
-        parts, rows = place(aten, of, banned)
+        parts, rows = place(aten, of, banned, variant)
         try:
             assembled = assemble(aten, parts, device, recovery)
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,13 +12,16 @@ import torch
 from torch import fx, nn
 
 from lowering.ops import Region
+from lowering.overlay.variants import Variant
+from torch_xdna.devices.npu.overlay import installed_variant
 from torch_xdna.place import place, training_rows
 from torch_xdna.report import GraphReport, Report
 from torch_xdna.trace import origin, to_aten
 
 
 def explain(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
-    """Where each op of a call would run with backend="xdna", and why; needs no device.
+    """Where each op of a call would run with backend="xdna", and why; needs no device. An overlay that was built
+    without some ops counts, if it is installed.
 
     The call is made once, eagerly, under torch.no_grad() (a graph that needs gradients runs eager as a
     whole). With tensors on the meta device, or under a FakeTensorMode, nothing is computed and large models
@@ -26,7 +30,7 @@ def explain(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> Repo
     _found.graphs = report = Report()
     try:
         with torch.no_grad(), _uncompiled(fn_or_module) as target:
-            torch.compile(target, backend=_explaining)(*args, **kwargs)
+            torch.compile(target, backend=_explaining(installed_variant()))(*args, **kwargs)
     finally:
         _found.graphs = None
     return report
@@ -44,8 +48,14 @@ class _Found(threading.local):
 _found = _Found()
 
 
-def _explaining(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-    """A backend that runs eager and, at each run, notes what graph it ran: Dynamo reuses its compiles."""
+@functools.cache
+def _explaining(variant: Variant) -> Callable[..., Any]:
+    """A backend of its own for each overlay, because Dynamo reuses the compiles of a backend."""
+    return functools.partial(_explain_graph, variant)
+
+
+def _explain_graph(variant: Variant, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+    """Runs eager and, at each run, notes what graph it ran."""
     of = origin(gm)
 
     def noting(run: Callable[..., Any], graph: GraphReport) -> Callable[..., Any]:
@@ -57,7 +67,7 @@ def _explaining(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[.
         return run_and_note
 
     def compile_aten(aten: fx.GraphModule) -> Callable[..., Any]:
-        parts, rows = place(aten, of)
+        parts, rows = place(aten, of, variant=variant)
         regions = tuple(plan.region for plan in parts.plans)
         return noting(aten.forward, GraphReport(of.name, of.frame, rows, regions))
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from lowering.ops import Add, Attention, Gelu, LayerNorm, Softmax
+from lowering.overlay.variants import FULL, Variant
 from torch_xdna.errors import FallbackError
 from torch_xdna.matching import Refusal, Scope, is_compute, match_graph
 from torch_xdna.matching.layout import size_of
@@ -19,13 +21,39 @@ from torch_xdna.trace import NEEDS_GRADIENTS, Origin
 
 
 def place(
-    aten: fx.GraphModule, origin: Origin, banned: Mapping[fx.Node, Refusal] | None = None
+    aten: fx.GraphModule,
+    origin: Origin,
+    banned: Mapping[fx.Node, Refusal] | None = None,
+    variant: Variant = FULL,
 ) -> tuple[Partition, tuple[Row, ...]]:
-    """The partition of a graph and a row for each op. `banned`: ops that the device refused after all."""
+    """The partition of a graph and a row for each op. `banned`: ops that the device refused after all. `variant`: what
+    the device's overlay can do."""
     names, static = origin.of_placeholders(aten.graph)
-    scope = match_graph(aten.graph, Scope(names, static), banned or {})
-    parts = partition(aten.graph, scope, origin.name)
-    return parts, _rows(aten.graph, scope, parts)
+    refused = dict(banned or {})
+    while True:
+        # An op with several results is matched as the one that is used: what is banned is the op.
+        refused |= {n.args[0]: r for n, r in refused.items() if n.target is operator.getitem}  # type: ignore[misc]
+        scope = match_graph(aten.graph, Scope(names, static), refused)
+        parts = partition(aten.graph, scope, origin.name)
+        lacking = _lacking(parts, variant)
+        if not lacking:
+            return parts, _rows(aten.graph, scope, parts)
+        refused |= lacking
+
+
+def _lacking(parts: Partition, variant: Variant) -> dict[fx.Node, Refusal]:
+    """The ops that remain after fusion and that the overlay can't do: a GELU within a product is the product's."""
+    found = {}
+    for plan in parts.plans:
+        for op in plan.region.ops:
+            kind = _KINDS.get(type(op))
+            if kind in variant.without:
+                node = plan.nodes[op.out - len(plan.region.inputs)]
+                found[node] = Refusal(variant.refusal(str(kind)))
+    return found
+
+
+_KINDS = {Attention: "attention", Softmax: "softmax", Gelu: "gelu", Add: "add", LayerNorm: "layer_norm"}
 
 
 def training_rows(gm: fx.GraphModule) -> tuple[Row, ...]:

@@ -1,67 +1,48 @@
 """Builds the overlay's xclbin on a user's machine: kernels with Peano, then mlir-aie's aiecc over the printed
-MLIR.
+MLIR, on one rung of the ladder (`lowering.overlay.ladder`) after another until the cores fit.
 
-The target appears whole or not at all: everything is made in a folder beside it, checked, and renamed. A
-stamp beside the target holds the hash of all that went in (MLIR, kernel sources, options, tool versions) and
-of the file, so an unchanged overlay is not built again and a damaged file is.
+The target appears whole or not at all: everything is made in a folder beside it, checked, and renamed. The manifest
+beside the target (`lowering.overlay.manifest`) holds the hash of all that went in (MLIR, kernel sources, options, tool
+versions) and of the file, so an unchanged overlay is not built again and a damaged file is.
 
-Design notes: aiecc takes the same options as Python script (1.2 and before), as C++ program (1.3) and as
-declarative driver (2026), so one command line serves all of them. The kernel's name in the xclbin carries the
-overlay's fingerprint; it is given by the caller and must be found in the result. Neither aiecc nor Peano was ever run
-by this project: the tests use stand-ins. What was run are mlir-aie's passes before the core compiler, see
-`lowering.overlay.mlir`.
+Design notes: the kernel's name in the xclbin carries the overlay's fingerprint, another one for each variant; it is
+given by the caller and must be found in the result. Neither aiecc nor Peano was ever run by this project: the tests use
+stand-ins. What was run are mlir-aie's passes before the core compiler, see `lowering.overlay.mlir`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import importlib.metadata
-import json
 import os
-import re
 import shutil
 import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kernels_xdna1 import build as kernel_build
+from lowering.overlay import manifest as manifests
+from lowering.overlay import sizes
 from lowering.overlay.description import overlay
+from lowering.overlay.ladder import Rung, rungs
+from lowering.overlay.manifest import Manifest
 from lowering.overlay.mlir import print_mlir
+from lowering.overlay.tools import BuildError, Tools, find_tools
+from lowering.overlay.variants import FULL, Variant
 
-OLDEST_MLIR_AIE = (1, 3)
-KNOWN_MLIR_AIE = ("1.3", "1.4")  # series whose options and syntax this was written for
-# Buffers one after another: the linker puts the kernels' constants behind the last one, where spreading them over the
-# banks (the default) leaves no room.
-OPTIONS = (
-    "--aie-generate-xclbin",
-    "--no-compile-host",
-    "--no-xchesscc",
-    "--no-xbridge",
-    "--alloc-scheme=basic-sequential",
-)
+__all__ = ["BuildError", "Built", "build", "find_tools"]
+
 SCRATCH = ".overlay-build-"  # folders of builds in progress, beside the target
 _MAGIC, _LENGTH_AT = b"xclbin2\0", 304
+Naming = Callable[[Variant], str]
 
 
-class BuildError(RuntimeError):
-    """The overlay can't be built; one sentence: what is missing or wrong, and the remedy."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a build needs. `notes`: sentences the user should see, for instance an unknown version."""
-
-    aiecc: Path
-    peano: Path
-    mlir_aie_version: str
-    peano_version: str
-    notes: tuple[str, ...] = ()
+class DoesNotFit(BuildError):
+    """A rung's cores are too large; the next one may fit."""
 
 
 @dataclass(frozen=True)
@@ -69,93 +50,88 @@ class Built:
     path: Path
     cached: bool
     seconds: float
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A rung that fits: the checked xclbin, what its cores take, what people should know."""
+
+    xclbin: Path
+    cores: list[sizes.CoreSizes]
+    notes: tuple[str, ...]
 
 
 def build(
     columns: int,
     target: Path,
-    kernel_name: str,
+    name: Naming,
     *,
     report: Callable[[str], None] = print,
     force: bool = False,
+    any_toolchain: bool = False,
+    level: str = "-O2",
+    largest: Variant = FULL,
 ) -> Built:
-    """Build `target` unless it is there already. Raises `BuildError`; then `target` is what it was before."""
+    """Build `target` unless it is there already. Raises `BuildError`; then `target` is what it was before.
+
+    `name`: the kernel's name for a variant. `level`, `largest`: where the ladder begins. `any_toolchain`: also with
+    versions known to be bad.
+    """
     start = time.monotonic()
-    tools = find_tools()
+    tools = find_tools(any_toolchain)
     for note in tools.notes:
         report(note)
-    text = print_mlir(overlay(columns))
-    key = content_key(text, kernel_name, tools)
-    if not force and is_current(target, key):
-        return Built(target, True, time.monotonic() - start)
+    ladder = rungs(level, largest)
+    key = content_key(columns, name, tools, ladder)
+    found = manifests.read(target)
+    if not force and found is not None and found.key == key:
+        return Built(target, True, time.monotonic() - start, found)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(target.parent)
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target.parent) as folder:
-            made = _make(Path(folder), text, kernel_name, tools, report)
-            stamp = {"key": key, "sha256": _sha256(made), "mlir_aie": tools.mlir_aie_version}
-            (Path(folder) / "stamp").write_text(json.dumps(stamp))
-            stamp_path(target).unlink(missing_ok=True)
-            os.replace(made, target)
-            os.replace(Path(folder) / "stamp", stamp_path(target))
+            rung, made, failed = _climb(Path(folder), columns, name, tools, ladder, report)
+            manifest = Manifest(
+                key=key,
+                sha256=manifests.digest(made.xclbin),
+                columns=columns,
+                kernel=name(rung.variant),
+                variant=rung.variant.name,
+                ops=rung.variant.ops,
+                kernels=rung.variant.kernels,
+                versions=tools.versions,
+                flags=(*rung.flags, *tools.kernel_flags),
+                small=rung.small,
+                sizes={c.core: {"code": c.code, "constants": c.constants} for c in made.cores},
+                notes=(*tools.notes, *failed, *made.notes),
+            )
+            (Path(folder) / "manifest").write_text(manifest.text)
+            manifests.path_of(target).unlink(missing_ok=True)
+            os.replace(made.xclbin, target)
+            os.replace(Path(folder) / "manifest", manifests.path_of(target))
     except OSError as error:
         raise BuildError(_disk_sentence(error, target)) from error
-    return Built(target, False, time.monotonic() - start)
+    return Built(target, False, time.monotonic() - start, manifest)
 
 
-def find_tools() -> Tools:
-    """Locate aiecc, Peano and xclbinutil. Raises `BuildError` with one sentence per missing part."""
-    missing: list[str] = []
-    aiecc = _aiecc()
-    if aiecc is None:
-        missing.append(
-            "aiecc was not found on the PATH or in an installed mlir_aie: install the mlir_aie wheel, version 1.3 or "
-            "newer, from https://github.com/Xilinx/mlir-aie/releases"
-        )
-    for find in (kernel_build.find_compiler, kernel_build.find_headers):
-        try:
-            find()
-        except kernel_build.MissingTools as error:
-            missing.append(str(error))
-    if not (shutil.which("xclbinutil") or Path("/opt/xilinx/xrt/bin/xclbinutil").exists()):
-        missing.append(
-            "xclbinutil was not found, which aiecc needs: install XRT's base package and put it on the PATH"
-        )
-    if missing:
-        raise BuildError("; ".join(missing))
-    assert aiecc is not None
-    version = _mlir_aie_version(aiecc)
-    return Tools(
-        aiecc,
-        Path(os.environ["PEANO_INSTALL_DIR"]),
-        version,
-        next(iter(_lines([str(kernel_build.find_compiler()), "--version"])), "unknown"),
-        _version_notes(version),
-    )
-
-
-def content_key(mlir: str, kernel_name: str, tools: Tools) -> str:
+def content_key(columns: int, name: Naming, tools: Tools, ladder: Sequence[Rung]) -> str:
     """Hash of everything that decides what comes out."""
     digest = hashlib.sha256()
-    parts = [mlir, kernel_name, tools.mlir_aie_version, tools.peano_version, *OPTIONS, *kernel_build.FLAGS]
+    parts = [
+        *tools.versions.values(),
+        tools.compiler,
+        *tools.options,
+        *tools.kernel_flags,
+        *kernel_build.FLAGS,
+    ]
+    for rung in ladder:
+        parts += [print_mlir(overlay(columns, rung.variant)), name(rung.variant), repr(asdict(rung))]
     for source in sorted((kernel_build.HERE / "kernels").iterdir()):
         parts += [source.name, source.read_text()]
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
-
-
-def is_current(target: Path, key: str) -> bool:
-    """Whether `target` was built from this very content and is undamaged."""
-    try:
-        stamp = json.loads(stamp_path(target).read_text())
-        return stamp["key"] == key and stamp["sha256"] == _sha256(target)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def stamp_path(target: Path) -> Path:
-    return target.with_name(target.name + ".json")
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -165,29 +141,94 @@ def remove_abandoned(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _make(folder: Path, mlir: str, kernel_name: str, tools: Tools, report: Callable[[str], None]) -> Path:
-    """Compile in `folder`; returns the checked xclbin."""
+def _climb(
+    folder: Path,
+    columns: int,
+    name: Naming,
+    tools: Tools,
+    ladder: Sequence[Rung],
+    report: Callable[[str], None],
+) -> tuple[Rung, _Made, list[str]]:
+    """The first rung that fits, what it made, and a sentence for each that did not."""
+    failed: list[str] = []
+    for number, rung in enumerate(ladder, 1):
+        report(f"attempt {number} of {len(ladder)}: {rung}")
+        place = folder / str(number)
+        place.mkdir()
+        try:
+            return rung, _make(place, columns, name(rung.variant), tools, rung, report), failed
+        except DoesNotFit as error:
+            failed.append(f"{rung}: {error}")
+            report(f"does not fit: {error}")
+    raise BuildError(
+        f"no overlay fits, not even the smallest ({failed[-1]}): try another version of Peano "
+        f"({tools.versions['Peano']} was used)"
+    )
+
+
+def _make(
+    folder: Path,
+    columns: int,
+    kernel_name: str,
+    tools: Tools,
+    rung: Rung,
+    report: Callable[[str], None],
+) -> _Made:
+    """Compile one rung in `folder`. Raises DoesNotFit, or BuildError if no other rung would help."""
     source, result = folder / "overlay.mlir", folder / "overlay.xclbin"
-    source.write_text(mlir)
+    source.write_text(print_mlir(overlay(columns, rung.variant)))
     report("1/3 compiling the kernels with Peano")
-    try:
-        kernel_build.build(folder)
-    except (kernel_build.MissingTools, kernel_build.TooLarge) as error:
-        raise BuildError(str(error)) from error
-    except subprocess.CalledProcessError as error:
-        raise BuildError(
-            f"Peano could not compile the kernels (exit code {error.returncode}): its messages are above; a Peano "
-            "release of the same time as mlir-aie should"
-        ) from error
+    notes = _compile(folder, tools, rung)
     report("2/3 building the overlay with aiecc (one to two minutes)")
-    command = [str(tools.aiecc), *OPTIONS, "--peano", str(tools.peano)]
+    command = [str(tools.aiecc), *tools.options, f"--peano={tools.peano}"]
     command += [f"--xclbin-name={result}", f"--xclbin-kernel-name={kernel_name}", source.name]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     if run.returncode:
+        if too_large := sizes.overflow_message(run.stderr + run.stdout):
+            raise DoesNotFit(too_large)
         raise BuildError(_failure_sentence(run))
-    report("3/3 checking the xclbin")
+    report("3/3 checking the xclbin and its cores")
     check_xclbin(result, kernel_name)
-    return result
+    cores = sizes.measure(folder.rglob("*.elf"))
+    for core in cores:
+        if core.overflow:
+            raise DoesNotFit(core.overflow)
+    if not cores:
+        notes += ("aiecc left no linked cores to read, so their sizes are not checked",)
+    if calls := sorted({call for core in cores for call in core.library_calls}):
+        notes += (
+            f"the cores hold library calls ({', '.join(calls)}), which take over a hundred cycles per element: a "
+            "kernel computes with scalar floats or divides, please report it with this version of Peano",
+        )
+    for note in notes:
+        report(note)
+    return _Made(result, cores, notes)
+
+
+def _compile(folder: Path, tools: Tools, rung: Rung) -> tuple[str, ...]:
+    """Compile the kernels into `folder`; returns what people should know about their stack."""
+    try:
+        result = kernel_build.build(
+            folder,
+            optimise=(*rung.flags, *tools.kernel_flags),
+            kernels=rung.variant.kernels,
+            defines=rung.variant.defines,
+            small=rung.small,
+            control_bytes=0,  # the linked core decides
+        )
+    except kernel_build.TooLarge as error:
+        raise DoesNotFit(str(error)) from error
+    except kernel_build.MissingTools as error:
+        raise BuildError(str(error)) from error
+    except subprocess.CalledProcessError as error:
+        raise BuildError(
+            f"Peano could not compile the kernels (exit code {error.returncode}): its messages are above; the "
+            "recommended version should"
+        ) from error
+    usage = result.with_suffix(".su")
+    if usage.is_file() and (sentence := sizes.stack_sentence(sizes.stack_use(usage.read_text()))):
+        raise BuildError(f"{sentence}: try another version of Peano, or -O1 with --level")
+    return ()
 
 
 def check_xclbin(path: Path, kernel_name: str) -> None:
@@ -226,50 +267,3 @@ def _disk_sentence(error: OSError, target: Path) -> str:
     if error.errno == errno.ENOSPC:
         return f"no space is left for the overlay in {target.parent}: free some and try again"
     return f"the overlay can't be written to {target.parent} ({error.strerror}): choose another place with --output"
-
-
-def _aiecc() -> Path | None:
-    places = [shutil.which(name) for name in ("aiecc", "aiecc.py")]
-    roots = [os.environ.get("MLIR_AIE_INSTALL_DIR")]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        roots.append(str(importlib.metadata.distribution("mlir_aie").locate_file("mlir_aie")))
-    places += [str(Path(root) / "bin" / name) for root in roots if root for name in ("aiecc", "aiecc.py")]
-    return next((Path(p) for p in places if p and os.access(p, os.X_OK)), None)
-
-
-def _mlir_aie_version(aiecc: Path) -> str:
-    """Of the installed wheel, else what the tool says of itself."""
-    try:
-        return importlib.metadata.version("mlir_aie")
-    except importlib.metadata.PackageNotFoundError:
-        # One built from source tells LLVM's version, and of its own only a commit.
-        own = [line for line in _lines([str(aiecc), "--version"]) if "aie" in line and "LLVM" not in line]
-        found = re.search(r"\d+\.\d+(\.\d+)*", " ".join(own))
-        return found[0] if found else "unknown"
-
-
-def _version_notes(version: str) -> tuple[str, ...]:
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    known = ", ".join(KNOWN_MLIR_AIE)
-    if found is None:
-        return (f"mlir-aie does not tell its version; this was written for {known}",)
-    if (int(found[1]), int(found[2])) < OLDEST_MLIR_AIE:
-        raise BuildError(
-            f"mlir-aie {version} is too old: install 1.3 or newer (this was written for {known})"
-        )
-    if f"{found[1]}.{found[2]}" not in KNOWN_MLIR_AIE:
-        return (f"mlir-aie {version} is none of the versions that this was written for ({known})",)
-    return ()
-
-
-def _lines(command: list[str]) -> list[str]:
-    """What a tool says, or nothing."""
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return (run.stdout or run.stderr).splitlines()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kernels_xdna1.description import KERNELS as DESCRIBED
+from lowering.errors import LackingError
 from lowering.overlay.program import ATTENTION, CORE_PROGRAM, Call, Loop, Switch, walk
 
 ATTENTION_OP, NORM_OP = "attention", "layer_norm"
@@ -53,6 +54,11 @@ class Variant:
     def lacking(self, kinds: Iterable[str]) -> tuple[str, ...]:
         """Which of these ops it can't do, each once."""
         return tuple(kind for kind in dict.fromkeys(kinds) if kind in self.without)
+
+    def check(self, kinds: Iterable[str]) -> None:
+        """Raise LackingError for the first of these ops that it can't do."""
+        for op in self.lacking(kinds):
+            raise LackingError(self.refusal(op))
 
     def refusal(self, op: str) -> str:
         """Why an op does not run; completes "runs eager on the CPU, because ..."."""

@@ -52,7 +52,7 @@ def overlay_file(xrt_packages: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that just started."""
-    monkeypatch.setattr(overlay, "fingerprint", lambda columns: FINGERPRINT)
+    monkeypatch.setattr(overlay, "fingerprint", lambda *_: FINGERPRINT)
     _forget()
     yield
     _forget()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sandbox.host import PCI_ADDRESS, write_phoenix
 
+from lowering.overlay.toolchain import PACKAGES as PACKAGE_NAMES
+from lowering.overlay.toolchain import RECOMMENDED
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.doctor import Check, diagnose
 from torch_xdna.doctor.driver import DriverFacts
@@ -49,6 +51,8 @@ class Machine:
         self.write(f"{PACKAGES}/pyxrt.{TAG}.so", "")
         self.write(f"{PACKAGES}/mlir_aie/bin/aiecc", "")
         self.write(f"{PACKAGES}/llvm-aie/bin/clang++", "")
+        for tool, version in RECOMMENDED.items():
+            self.write(f"{PACKAGES}/{PACKAGE_NAMES[tool]}-{version}.dist-info/METADATA", "")
         self.write("/usr/bin/xclbinutil", "")
         self.write("/usr/bin/g++", "")
         for library in ("libxrt_coreutil", "libxrt_driver_xdna"):

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 from machine import DRIVER, ENVIRONMENT, LIBRARIES, PACKAGES, TAG, Machine, limits
 
+from lowering.overlay.toolchain import PEANO, RECOMMENDED
+from lowering.overlay.variants import LEAN
 from torch_xdna.cli.doctor import command
 from torch_xdna.devices.npu import context
 from torch_xdna.devices.npu import overlay as overlay_file
@@ -171,6 +173,24 @@ def old_overlay(m: Machine) -> None:
     )
 
 
+def reduced_overlay(m: Machine) -> None:
+    m.overlay.write_bytes(
+        m.overlay.read_bytes().replace(
+            overlay_file.kernel_name(4).encode(), overlay_file.kernel_name(4, LEAN).encode()
+        )
+    )
+
+
+def other_peano(m: Machine, version: str) -> None:
+    no_overlay(m)
+    (old,) = m.path(PACKAGES).glob("llvm_aie-*")
+    old.rename(old.with_name(f"llvm_aie-{version}.dist-info"))
+
+
+def bad_peano(m: Machine) -> None:
+    other_peano(m, "21.0.0.2026062401+fdf257de")
+
+
 def no_compiler(m: Machine) -> None:
     no_overlay(m)
     m.remove(f"{PACKAGES}/mlir_aie")
@@ -240,6 +260,14 @@ STATES: list[tuple[Callable[[Machine], None], str, str, str, str]] = [
     (no_overlay, "overlay", "problem", "does not exist", "build-overlay"),
     (truncated_overlay, "overlay", "problem", "damaged", "build-overlay"),
     (old_overlay, "overlay", "problem", "another version", "build-overlay"),
+    (reduced_overlay, "overlay", "warning", "without softmax, gelu, add, which run eager", "build-overlay"),
+    (
+        bad_peano,
+        "overlay compiler",
+        "problem",
+        "argument of a call after the call",
+        "install Peano 20.0.0.2026",
+    ),
     (no_compiler, "overlay compiler", "problem", "no mlir-aie", "mlir_aie wheel"),
     (peano_not_named, "overlay compiler", "problem", "no Peano", f"export PEANO_INSTALL_DIR={PACKAGES}"),
     (no_peano, "overlay compiler", "problem", "no Peano", "install the llvm-aie wheel"),
@@ -315,6 +343,19 @@ def test_exit_code_tells_usable_or_not(machine: Machine, monkeypatch: pytest.Mon
     assert text.exit_code == as_json.exit_code == (0 if is_usable else 1)
     assert json.loads(as_json.stdout)["usable"] is is_usable
     assert ("The NPU is usable" in text.stdout) is is_usable
+
+
+@pytest.mark.parametrize("version", ["23.0.0.2027010101+abc", "19.0.0.2025071101+b3cd09d3"])
+def test_an_unknown_compiler_is_a_warning(machine: Machine, version: str) -> None:
+    other_peano(machine, version)
+    (check,) = (c for c in machine.diagnose() if c.name == "overlay compiler")
+    assert check.status == "warning" and f"Peano {version} is none of the versions" in check.says
+    assert RECOMMENDED[PEANO] in check.remedy
+
+
+def test_doctor_names_the_versions(machine: Machine) -> None:
+    (check,) = (c for c in machine.diagnose() if c.name == "overlay compiler")
+    assert all(version in check.says for version in RECOMMENDED.values())
 
 
 def test_compiler_is_not_needed_with_an_overlay(machine: Machine) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from torch_xdna.devices.npu.overlay import installed_variant
+
 if TYPE_CHECKING:
     from transformers import WhisperConfig
 
@@ -37,6 +39,9 @@ def command(
         click.echo(report.to_json())
         return
     click.echo(str(report).rstrip())
+    variant = installed_variant()
+    if variant.without:
+        click.echo(f"the installed overlay is '{variant.name}', without {', '.join(variant.without)}")
     if regions:
         for region in report.region_list:
             click.echo(f"\n{region}")

@@ -29,7 +29,7 @@ _DEVICES = {
     "array": (
         "torch_xdna.devices.array.device",
         "ArrayDevice",
-        ("columns", "iterated"),
+        ("columns", "overlay", "iterated"),
         "a simulator of the array that executes the NPU's instruction words; slow",
     ),
 }

@@ -71,7 +71,10 @@ class Executable(Protocol):
 
 @runtime_checkable
 class Device(Protocol):
-    """A way to execute regions. Its constructor raises DeviceError, with a remedy, if it is not usable."""
+    """A way to execute regions. Its constructor raises DeviceError, with a remedy, if it is not usable.
+
+    Optional: `variant` (lowering.overlay.variants.Variant), what its overlay can do, if that is not everything.
+    """
 
     name: str
 

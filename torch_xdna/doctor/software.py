@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lowering.overlay import manifest as manifests
+from lowering.overlay import toolchain
+from lowering.overlay.toolchain import MLIR_AIE, PEANO, RECOMMENDED, RELEASES
 from torch_xdna.devices.npu import binding
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.devices.npu.errors import NpuUnavailable
@@ -62,7 +65,16 @@ def overlay(findings: Findings) -> Check:
     except NpuUnavailable as error:
         said, _, remedy = str(error).partition("; ")
         return Check("overlay", "problem", said, remedy)
-    return Check("overlay", "ok", str(path))
+    manifest = manifests.read(path)
+    says = f"{path}, {manifest.summary}" if manifest else str(path)
+    if without := overlay_file.variant_of(path, columns=findings.columns).without:
+        return Check(
+            "overlay",
+            "warning",
+            f"{says}; it is without {', '.join(without)}, which run eager on the CPU",
+            "another version of Peano may fit more: `torch-xdna build-overlay --force`",
+        )
+    return Check("overlay", "ok", says)
 
 
 def compiler(findings: Findings) -> Check:
@@ -70,11 +82,34 @@ def compiler(findings: Findings) -> Check:
     name = "overlay compiler"
     missing = _missing_tools(findings.system)
     if not missing:
-        return Check(name, "ok", "mlir-aie, Peano and xclbinutil are there")
+        return _versions(findings, name)
     says, remedies = "no " + ", no ".join(missing), "; ".join(missing.values())
     if findings.passed("overlay"):
         return Check(name, "ok", f"{says}; not needed, the overlay is built")
     return Check(name, "problem", says, remedies)
+
+
+def _versions(findings: Findings, name: str) -> Check:
+    """What is known of the versions that are there."""
+    system = findings.system
+    peano = system.path(system.environment["PEANO_INSTALL_DIR"]).parent
+    of_mlir_aie = {toolchain.installed_version(system.path(f), MLIR_AIE) for f in system.python_path}
+    known = of_mlir_aie - {"unknown"}
+    verdicts = [
+        toolchain.judge(MLIR_AIE, known.pop() if len(known) == 1 else "unknown"),
+        toolchain.judge(PEANO, toolchain.installed_version(peano, PEANO)),
+    ]
+    says = " and ".join(f"{v.tool} {v.version}" for v in verdicts)
+    doubtful = [v for v in verdicts if v.status in ("bad", "unknown")]
+    if not doubtful:
+        return Check(name, "ok", f"{says}; xclbinutil is there")
+    worst = (
+        "problem"
+        if any(v.status == "bad" for v in doubtful) and not findings.passed("overlay")
+        else "warning"
+    )
+    why = "; ".join(f"{v.tool} {v.version} {v.reason}" for v in doubtful)
+    return Check(name, worst, why, "; ".join(v.remedy for v in doubtful))
 
 
 def host_compiler(findings: Findings) -> Check:
@@ -96,7 +131,7 @@ def _missing_tools(system: System) -> dict[str, str]:
     in_wheel = [system.path(folder) / "mlir_aie" / "bin" for folder in system.python_path]
     if not any((folder / tool).exists() for folder in path + in_wheel for tool in ("aiecc", "aiecc.py")):
         missing["mlir-aie (aiecc)"] = (
-            "install the mlir_aie wheel, 1.3 or newer, from https://github.com/Xilinx/mlir-aie/releases"
+            f"install the mlir_aie wheel, {RECOMMENDED[MLIR_AIE]}, from {RELEASES[MLIR_AIE]}"
         )
     peano = system.environment.get("PEANO_INSTALL_DIR")
     wheels = [f"{folder}/llvm-aie" for folder in system.python_path]
@@ -105,8 +140,7 @@ def _missing_tools(system: System) -> dict[str, str]:
     elif not peano:
         missing["Peano (PEANO_INSTALL_DIR)"] = next(
             (f"`export PEANO_INSTALL_DIR={wheel}`" for wheel in wheels if system.path(wheel).is_dir()),
-            "install the llvm-aie wheel from https://github.com/Xilinx/llvm-aie, point PEANO_INSTALL_DIR "
-            "at it",
+            f"install the llvm-aie wheel, {RECOMMENDED[PEANO]}, from {RELEASES[PEANO]}, point PEANO_INSTALL_DIR at it",
         )
     if not any((folder / "xclbinutil").exists() for folder in [*path, system.path("/opt/xilinx/xrt/bin")]):
         missing["xclbinutil"] = "Debian 13: `sudo apt install -t trixie-backports libxrt-utils`"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kernels_xdna1.compiler import CompilerError
-from lowering import Program
+from lowering import Program, lower
+from lowering.errors import LackingError
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu.process import Npu
 from torch_xdna.selftest import measure, small
@@ -22,7 +23,7 @@ GUARD_WORD = (
     "the overlay's cores send and take FIFO objects only, so the bytes of the bank of constants and a guard word "
     "at the stack's end can't be read back; the results that depend on the constants stand in for them"
 )
-TOOLCHAIN = "another version of Peano, or -O1, for the kernels: `torch-xdna build-overlay`"
+TOOLCHAIN = "another version of Peano, or -O1, for the kernels: `torch-xdna build-overlay --level=-O1`"
 RECOVER = "end all programs that use the NPU and reload amdxdna, else suspend, else restart the computer"
 
 
@@ -88,7 +89,10 @@ class Ladder:
         def act() -> Facts:
             assert self.device is not None
             self.device.turn_on()
-            return action(self.device)
+            try:
+                return action(self.device)
+            except LackingError as error:
+                return {"impossible": str(error)}
 
         return act
 
@@ -145,6 +149,10 @@ class Ladder:
     def _constants(self, device: Npu) -> Facts:
         """What depends on the constants, before and after the kernels with the deepest stack."""
         cases = dict(small.kernels())
+        for name, case in list(cases.items()):
+            kinds = [op.kind for op in lower(case.region, columns=self.columns, iterated=False).ops]
+            if device.variant.lacking(kinds):
+                del cases[name]
 
         def results() -> list[np.ndarray]:
             return [self._run(device, c, measure.load(c.region, device, iterated=False).program)[0]

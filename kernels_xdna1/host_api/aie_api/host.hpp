@@ -32,7 +32,12 @@ struct core_state {
     char error[160] = {};
 };
 
+// A process has room for few libraries of the faster kind: builds that leave code out, for tests, are of the other.
+#ifdef AIE_HOST_DYNAMIC_TLS
+inline thread_local core_state core;
+#else
 inline thread_local core_state core __attribute__((tls_model("initial-exec")));
+#endif
 
 inline void spend([[maybe_unused]] slot s, [[maybe_unused]] unsigned n = 1) {
 #ifdef AIE_HOST_COUNT

@@ -110,7 +110,7 @@ class Core:
     def refuse_op(self, op: int) -> None:
         raise Refusal(
             "header",
-            f"{self.tile} got a header with op {op}, and its overlay '{self.variant.name}' has no such case "
+            f"{self.tile} got a header with unknown op {op}: its overlay '{self.variant.name}' has no such case "
             "(1 gemm, 2 attention, 3 row op)",
         )
 

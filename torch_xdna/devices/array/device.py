@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from lowering import lower, ops
 from lowering.errors import LimitError
-from lowering.overlay import overlay
+from lowering.overlay import overlay as describe
+from lowering.overlay.variants import FULL
 from lowering.program import Program
 from lowering.time.costs import Costs
 from torch_xdna.devices.array.simulator import DEFAULT_CLOCK_GHZ, RunStats, Simulator
 from torch_xdna.devices.base import Stats
+from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.errors import DeviceError
 
 POISON = 0xFF  # what device memory holds before anything was written: NaN in bf16 and in fp32
@@ -40,23 +43,33 @@ class ArrayStats(Stats):
 
 
 class ArrayDevice:
-    """One simulated array, configured once with the overlay for `columns` columns.
+    """One simulated array, configured once with the overlay for `columns` columns. `overlay`: path of a built xclbin,
+    to simulate what that one can do; by default the overlay that can do everything.
 
     Raises DeviceError if the kernels can't be compiled here or no overlay has that many columns.
     """
 
     name = "array"
 
-    def __init__(self, columns: int = 4, clock_ghz: float = DEFAULT_CLOCK_GHZ, iterated: bool = True):
+    def __init__(
+        self,
+        columns: int = 4,
+        clock_ghz: float = DEFAULT_CLOCK_GHZ,
+        iterated: bool = True,
+        overlay: str | None = None,
+    ):
+        self.variant = overlay_file.variant_of(Path(overlay), columns=columns) if overlay else FULL
         try:
-            self.simulator = Simulator(overlay(columns), costs=Costs(clock_ghz=clock_ghz))
+            self.simulator = Simulator(describe(columns, self.variant), costs=Costs(clock_ghz=clock_ghz))
         except LimitError as error:
             raise DeviceError(str(error)) from error
         self.columns, self.iterated = columns, iterated
         self.lock = threading.Lock()  # there is one array
 
     def prepare(self, region: ops.Region) -> ArrayExecutable:
-        return ArrayExecutable(self, lower(region, columns=self.columns, iterated=self.iterated))
+        program = lower(region, columns=self.columns, iterated=self.iterated)
+        self.variant.check(op.kind for op in program.ops)
+        return ArrayExecutable(self, program)
 
 
 class ArrayExecutable:

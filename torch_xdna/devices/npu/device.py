@@ -26,6 +26,7 @@ class NpuDevice:
     def __init__(self, columns: int = 4, overlay: str | None = None, iterated: bool = True) -> None:
         self.columns, self.iterated = columns, iterated
         self.npu = npu.runtime(overlay, columns=columns)
+        self.variant = self.npu.variant
 
     def prepare(self, region: Region) -> NpuExecutable:
         return NpuExecutable(self.npu.load(lower(region, columns=self.columns, iterated=self.iterated)))

@@ -2,7 +2,9 @@
 
 An xclbin carries its version in its kernel's name, `xdna1_<columns>c_<fingerprint>`: the fingerprint covers
 the overlay's MLIR and the kernels' sources, so an xclbin of another version is refused before it is loaded,
-and no second file can get lost. `torch-xdna build-overlay` gives that name to aiecc.
+and no second file can get lost. `torch-xdna build-overlay` gives that name to aiecc. Each variant
+(`lowering.overlay.variants`) has a fingerprint of its own, so what an overlay can do is known from the file itself;
+the manifest beside it only tells more.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import re
 import struct
 from pathlib import Path
 
+from lowering.overlay.variants import FULL, VARIANTS, Variant
 from torch_xdna.devices.npu.errors import NpuUnavailable
 
 VARIABLE = "TORCH_XDNA_OVERLAY"
@@ -24,13 +27,14 @@ _KERNEL = re.compile(rb"xdna1_([124])c_([0-9a-f]{12})")
 
 
 @functools.cache
-def fingerprint(columns: int) -> str:
-    """12 hex digits over everything that goes into the overlay: its MLIR and the kernels' sources."""
+def fingerprint(columns: int, variant: Variant = FULL) -> str:
+    """12 hex digits over everything that goes into the overlay: its MLIR, the kernels' sources and their macros."""
     import kernels_xdna1
     from lowering.overlay import overlay
     from lowering.overlay.mlir import print_mlir
 
-    digest = hashlib.sha256(print_mlir(overlay(columns)).encode())
+    digest = hashlib.sha256(print_mlir(overlay(columns, variant)).encode())
+    digest.update("".join(variant.defines).encode())
     folder = Path(next(iter(kernels_xdna1.__path__))) / "kernels"
     for source in sorted(folder.rglob("*")):
         if source.suffix in (".cc", ".cpp", ".h", ".hpp"):
@@ -38,9 +42,23 @@ def fingerprint(columns: int) -> str:
     return digest.hexdigest()[:12]
 
 
-def kernel_name(columns: int) -> str:
+def kernel_name(columns: int, variant: Variant = FULL) -> str:
     """The name of the one kernel in the xclbin that this version needs."""
-    return f"xdna1_{columns}c_{fingerprint(columns)}"
+    return f"xdna1_{columns}c_{fingerprint(columns, variant)}"
+
+
+def variant_of(path: Path, *, columns: int) -> Variant:
+    """What a usable xclbin can do. Raises NpuUnavailable as `check`."""
+    name = check(path, columns=columns)
+    return next(variant for variant in VARIANTS if kernel_name(columns, variant) == name)
+
+
+def installed_variant(columns: int = 4) -> Variant:
+    """What the overlay that a device would take can do; everything, if there is none that is usable."""
+    try:
+        return variant_of(locate(None, columns), columns=columns)
+    except NpuUnavailable:
+        return FULL
 
 
 def cache_path(columns: int) -> Path:
@@ -85,7 +103,7 @@ def check(path: Path, *, columns: int) -> str:
             f"the overlay {path} is for {theirs} columns, {columns} are asked for; `columns={theirs}`, or "
             f"`torch-xdna build-overlay --columns {columns}`"
         )
-    if name != kernel_name(columns):
+    if name not in {kernel_name(columns, variant) for variant in VARIANTS}:
         raise NpuUnavailable(
             f"the overlay {path} is of another version ({found[2].decode()}, this one needs "
             f"{fingerprint(columns)}); "

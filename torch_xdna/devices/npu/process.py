@@ -9,6 +9,7 @@ row the NPU is turned off for this process.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import threading
 import weakref
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowering.overlay.variants import Variant
 from torch_xdna.devices.npu import flush, lifetime, memory, overlay
 from torch_xdna.devices.npu.context import Context, open_context
 from torch_xdna.devices.npu.errors import NpuError, NpuMemory, NpuOff, OtherProcess
@@ -83,10 +85,17 @@ class Npu:
         )  # id of the program -> its words, least recent first
         self._programs: weakref.WeakSet[NpuProgram] = weakref.WeakSet()
 
+    @functools.cached_property
+    def variant(self) -> Variant:
+        """What the overlay can do. Raises NpuUnavailable if its file is not usable (any more)."""
+        return overlay.variant_of(self.path, columns=self.columns)
+
     def load(self, program: Any) -> NpuProgram:
-        """Make a lowering.Program runnable; nothing is sent before its first run."""
+        """Make a lowering.Program runnable; nothing is sent before its first run. Raises lowering.errors.LackingError
+        if the overlay was built without an op of it: its cores would never answer."""
         from torch_xdna.devices.npu.program import NpuProgram
 
+        self.variant.check(op.kind for op in getattr(program, "ops", ()))
         loaded = NpuProgram(self, program)
         self._programs.add(loaded)
         return loaded
