@@ -230,7 +230,7 @@ def on_the_simulator(case: Case, program: Program) -> list[np.ndarray]:
     weights = program.pack_weights(case.params)
     activations = np.zeros(program.activations_bytes, np.uint8)
     program.pack_inputs(case.inputs, activations)
-    Simulator(overlay(program.columns)).run(program.words, [weights, activations])
+    Simulator(overlay(program.columns)).run_all(program.dispatches, [weights, activations])
     return program.unpack_outputs(activations)
 
 
