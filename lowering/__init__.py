@@ -10,7 +10,8 @@ Stages, one module each, in the order in which a region passes them (`lowering.p
 | `memory` | lifetimes | a place for every buffer |
 | `gemm`, `attention`, `rows` | a step | header words and streams per column and path (`work`) |
 | `streams` | nested loops over memory | transfers that fit descriptors |
-| `schedule` | streams of all steps | one list of commands: no deadlock, no hazard |
+| `split` | steps | the steps of each dispatch: one, unless it takes too long or smaller ones are asked for |
+| `schedule` | streams of a dispatch's steps | one list of commands: no deadlock, no hazard |
 | `instructions` | commands | words; `decode` goes back, `listing` prints |
 
 `blocks` knows the orders inside a block, `limits` every limit of the hardware, `program` is the result.

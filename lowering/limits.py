@@ -58,6 +58,7 @@ KERNEL_ARGUMENT = Limit("kernel argument", (1 << 31) - 1, "(argument number)", "
 ARGUMENT_OFFSET = Limit("argument offset", (1 << 32) - 1, "bytes", "address patch: 32-bit offset")
 INSTRUCTION_HEAP = Limit("instruction buffer", 64 << 20, "bytes", "DRV: 64 MB device heap")
 TILE_ADDRESS = Limit("tile address", (1 << 20) - 1, "(byte address in a tile)", "REG: 1 MB per tile")
+RUN_SECONDS = Limit("run time", 4, "seconds", "DRV: a run is killed 4 to 6 s after its start (xdna-emu)")
 WORD = Limit("word", (1 << 32) - 1, "(unsigned 32-bit value)", "REG")
 
 # The overlay's own choices

@@ -46,9 +46,10 @@ FLOATS = ("scale high", "scale low", "eps", "1/width")
 def summary(program: Program) -> str:
     """Sizes, and one line per step."""
     transfers = sum(isinstance(c, Dma) for c in program.commands)
-    waits, size = sum(isinstance(c, Wait) for c in program.commands), 4 * len(program.words)
+    waits, size = sum(isinstance(c, Wait) for c in program.commands), program.instruction_bytes
+    dispatches = "1 dispatch" if len(program.dispatches) == 1 else f"{len(program.dispatches)} dispatches"
     lines = [
-        f"program {program.name}: {len(program.ops)} steps on {program.columns} columns, 1 dispatch",
+        f"program {program.name}: {len(program.ops)} steps on {program.columns} columns, {dispatches}",
         f"  {size:,} bytes of instructions: {transfers:,} transfers, {waits:,} waits",
         f"  {program.weights_bytes:,} bytes of weights, {program.activations_bytes:,} bytes of activations",
         "",

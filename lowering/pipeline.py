@@ -17,7 +17,8 @@ from lowering.packing import HeaderFill
 from lowering.plan import Plan, plan
 from lowering.program import MemoryPlan, OpFacts, Program
 from lowering.rows import row_header, row_work
-from lowering.schedule import Scheduled, schedule
+from lowering.schedule import schedule
+from lowering.split import LONGEST_S, SPLITS, cut
 from lowering.steps import AttentionStep, Buffer, GemmStep, RowStep, Step, reads, writes
 from lowering.streams import EVERY_FORM, Forms
 from lowering.work import PATHS, Work
@@ -30,11 +31,15 @@ def lower(
     *,
     columns: int = limits.COLUMNS.maximum,
     iterated: bool = True,
+    split: str | None = None,
+    longest_s: float = LONGEST_S,
     forms: Mapping[str, Forms] | None = None,
 ) -> Program:
     """The program of a region on 1, 2 or 4 columns. Programs are kept by all arguments.
 
     `iterated` False writes iterated descriptors out as more transfers: the same bits, a longer stream.
+    `split` "layer" or "op" makes a dispatch of each layer or step instead of one of all; in any case dispatches are
+    split that are modelled to take longer than `longest_s` (`lowering.split`). The same bits, too.
     `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
@@ -42,30 +47,39 @@ def lower(
     """
     if columns not in COLUMN_CHOICES:
         raise LimitError(f"{limits.COLUMNS.name}: programs exist for {COLUMN_CHOICES} columns, not {columns}")
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"split is {split!r}; it can be None, {' or '.join(map(repr, SPLITS))}")
     chosen = forms or {}
     default = Forms(iterated=iterated)
-    return _lower(region, columns, tuple(chosen.get(path, default) for path in PATHS))
+    allowed = tuple(chosen.get(path, default) for path in PATHS)
+    return _lower(region, columns, allowed, split, longest_s)
 
 
 @lru_cache(maxsize=32)
-def _lower(region: ops.Region, columns: int, forms: tuple[Forms, ...]) -> Program:
+def _lower(
+    region: ops.Region, columns: int, forms: tuple[Forms, ...], split: str | None, longest_s: float
+) -> Program:
     start = time.perf_counter()
     planned = plan(region)
     placed = _place(planned)
     works = [_limited(_work(step, columns), forms) for step in planned.steps]
-    scheduled = schedule(works, [step.name for step in planned.steps], columns)
+    names = [step.name for step in planned.steps]
+    parts = cut(planned.steps, works, columns, split=split, longest_s=longest_s)
+    scheduled = [schedule([works[i] for i in part], [names[i] for i in part], columns) for part in parts]
+    commands = [command for part in scheduled for command in part.commands]
+    steps = [part[step] for part, made in zip(parts, scheduled) for step in made.steps]
     headers = {step.header: HeaderFill(_header(step, columns)) for step in planned.steps}
     return Program(
         name=region.name,
         columns=columns,
-        commands=tuple(scheduled.commands),
-        steps=tuple(scheduled.steps),
-        ops=tuple(_facts(planned.steps, works, scheduled)),
+        commands=tuple(commands),
+        steps=tuple(steps),
+        ops=tuple(_facts(planned.steps, works, steps)),
         memory=placed,
         weights=tuple((buffer, filler or headers[buffer]) for buffer, filler in planned.weights),
         inputs=tuple(planned.inputs),
         outputs=tuple(planned.outputs),
-        words=encode(scheduled.commands, device_columns=columns),
+        dispatches=tuple(encode(made.commands, device_columns=columns) for made in scheduled),
         generation_seconds=time.perf_counter() - start,
     )
 
@@ -117,10 +131,11 @@ def _place(planned: Plan) -> MemoryPlan:
     )
 
 
-def _facts(steps: list[Step], works: list[Work], scheduled: Scheduled) -> list[OpFacts]:
-    first = [len(scheduled.commands)] * len(steps)
+def _facts(steps: list[Step], works: list[Work], step_of: list[int]) -> list[OpFacts]:
+    """`step_of`: per command the step it belongs to."""
+    first = [len(step_of)] * len(steps)
     last = [0] * len(steps)
-    for index, step in enumerate(scheduled.steps):
+    for index, step in enumerate(step_of):
         first[step] = min(first[step], index)
         last[step] = index + 1
     facts = []

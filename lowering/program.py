@@ -51,7 +51,9 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class Program:
-    """What one dispatch executes. `steps` gives per command the index in `ops` of the step it belongs to.
+    """What a run executes: the instruction words of each of its `dispatches`, one after another on the same
+    arguments. `commands` are those of all of them; `steps` gives per command the index in `ops` of the step it
+    belongs to.
 
     Kernel call: (opcode 3, instruction buffer, number of words, weights, activations).
     """
@@ -65,8 +67,19 @@ class Program:
     weights: tuple[tuple[Buffer, WeightFiller], ...]
     inputs: tuple[InputFill, ...]
     outputs: tuple[OutputTake, ...]
-    words: np.ndarray = field(repr=False, compare=False)
+    dispatches: tuple[np.ndarray, ...] = field(repr=False, compare=False)
     generation_seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def words(self) -> np.ndarray:
+        """The instruction words of a program of one dispatch; ValueError for one that is split."""
+        (words,) = self.dispatches
+        return words
+
+    @property
+    def instruction_bytes(self) -> int:
+        """Of all dispatches."""
+        return sum(words.nbytes for words in self.dispatches)
 
     @property
     def weights_bytes(self) -> int:

@@ -40,7 +40,11 @@ def xdna(
         refuse_mode(mode)
         settings = Settings.from_options(options)
         device = select(
-            settings.device, columns=settings.columns, overlay=settings.overlay, iterated=settings.iterated
+            settings.device,
+            columns=settings.columns,
+            overlay=settings.overlay,
+            iterated=settings.iterated,
+            split=settings.split,
         )
         return _compile(gm, example_inputs, settings, device)
     except XdnaError as error:

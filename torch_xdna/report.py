@@ -113,6 +113,12 @@ class Report:
         return sum(s.dispatches for s in self._stats())
 
     @property
+    def dispatches_per_call(self) -> int:
+        """Commands that one call (of one clip) sends to the device: a program's, of each region that has one."""
+        executables = [e for g in self.distinct for e in g.executables]
+        return sum(len(e.program.dispatches) for e in executables if hasattr(e, "program"))
+
+    @property
     def overlay_changes(self) -> int:
         return sum(s.overlay_changes for s in self._stats())
 
@@ -128,7 +134,7 @@ class Report:
     def per_call(self) -> dict[str, float]:
         """What the calls so far asked of the device, per call (of a batch: per clip); weights are uploaded once and
         count in the bytes. Empty before the first submission, and for a device that nothing is submitted to."""
-        calls = self.dispatches / max(self.regions, 1)
+        calls = self.dispatches / max(self.dispatches_per_call, 1)
         return {name: count / calls for name, count in counted(self._stats()).items()}
 
     @property
@@ -159,6 +165,7 @@ class Report:
             "eager_ops": self.eager_ops,
             "compiles": self.compiles,
             "dispatches": self.dispatches,
+            "dispatches_per_call": self.dispatches_per_call,
             "overlay_changes": self.overlay_changes,
             "bytes_synced": self.bytes_synced,
             "failures": dict(self.failures),
@@ -201,6 +208,8 @@ class Report:
         for table in self.tables():
             console.print(table)
         counts = f"{_count(self.device_ops, 'op')} on the device, {_count(self.compiles, 'compile')}"
+        if self.dispatches_per_call > self.regions:
+            counts += f", {self.dispatches_per_call} dispatches per call"
         console.print(f"{self.summary()} ({counts})")
         return text.getvalue()
 

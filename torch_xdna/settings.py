@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lowering.split import SPLITS
 from torch_xdna.devices import NAMES
 from torch_xdna.errors import SettingsError
 
@@ -23,6 +24,9 @@ class Settings:
     overlay: path of an xclbin to configure the array with; None takes the installed one.
     iterated: False writes iterated descriptors out as more transfers, a way out if they fail on a machine (the
         selftest tries them alone). The same bits, a longer instruction stream.
+    split: "layer" sends each layer of a region as a dispatch of its own, "op" each op, a way out if a machine fails
+        with long instruction streams or many tokens. The same bits; every dispatch costs about 0.2 ms (modelled).
+        None: one dispatch, unless it is modelled to take longer than the driver lets a run take.
     """
 
     device: str = "auto"
@@ -30,6 +34,7 @@ class Settings:
     columns: int = 4
     overlay: str | None = None
     iterated: bool = True
+    split: str | None = None
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any] | None = None) -> Settings:
@@ -66,6 +71,7 @@ _VALID: dict[str, tuple] = {
     "fallback": ("eager", "error"),
     "columns": (1, 2, 4),
     "iterated": (True, False),
+    "split": (None, *SPLITS),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from sandbox import inside
-from toy import Session, Toy, array, outcome, slowly
+from toy import MARKER, Session, Toy, array, outcome, slowly
 
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu import lifetime
@@ -104,6 +104,27 @@ def half_written(xclbin: str) -> Any:
         arguments[1][-8192:] = before
 
     return outcome(Session(xclbin, plays=half).run)
+
+
+def split_program(xclbin: str, failing: int, times: int) -> dict:
+    """A program of three dispatches, of which the one with number `failing` fails `times` times."""
+    order: list[int] = []
+    left = times
+
+    def play(words: np.ndarray, arguments: list[np.ndarray]) -> int | None:
+        nonlocal left
+        order.append(int(words[1]))
+        if words[1] == failing and left:
+            left -= 1
+            return inside.ERROR
+        return array(np.full_like(words, MARKER), arguments)
+
+    session = Session(xclbin, plays=play)
+    toy = Toy(2, parts=3)
+    toy.dispatches = tuple(np.array([MARKER, part, MARKER], np.uint32) for part in range(3))
+    loaded = session.npu.load(toy)
+    found = outcome(lambda: float(loaded.run([toy.clip(3.0)], session.weights)[0][0][0, 0]))
+    return {"found": found, "order": order, "dispatches": loaded.stats.dispatches}
 
 
 def damaged_weights(xclbin: str) -> Any:

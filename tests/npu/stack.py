@@ -29,18 +29,22 @@ def simulate(columns: int) -> Simulator:
     return simulator
 
 
-def captured(xclbin: str, case: str, results: str, columns: int = 4) -> dict[str, Any]:
+def captured(
+    xclbin: str, case: str, results: str, columns: int = 4, split: str | None = None
+) -> dict[str, Any]:
     """Run a captured region (pickle: region, params, clips) on the NPU runtime; outputs go to `results`."""
     region, params, clips = pickle.loads(Path(case).read_bytes())
     simulator = simulate(columns)
-    program = npu.runtime(xclbin, columns=columns, run_timeout=300.0).load(lower(region, columns=columns))
+    program = npu.runtime(xclbin, columns=columns, run_timeout=300.0).load(
+        lower(region, columns=columns, split=split)
+    )
     weights = program.upload(program.program.pack_weights(params))
     started = time.monotonic()
     outputs = program.run(clips, weights)
     seconds = time.monotonic() - started
     np.savez(results, *[output for clip in outputs for output in clip])
     return {
-        "words": len(program.words),
+        "words": program.program.instruction_bytes // 4,
         "dispatches": program.stats.dispatches,
         "failed": program.stats.failed_runs,
         "configurations": simulator.configurations,

@@ -172,6 +172,17 @@ def test_half_written_output(sandbox: Sandbox, overlay_file: str) -> None:
     assert kind == "RunFailed" and "left 1 of 2 output blocks" in sentence
 
 
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_dispatch_of_a_split_program_fails(sandbox: Sandbox, overlay_file: str, failing: int) -> None:
+    """The clip begins again with its first dispatch, on a new context; after a second failure that is the result."""
+    whole, begun = [0, 1, 2], list(range(failing + 1))
+    once = sandbox.call("faults:split_program", xclbin=overlay_file, failing=failing, times=1)
+    assert once["found"] == 7.0 and once["order"] == begun + whole and once["dispatches"] == failing + 4
+    twice = sandbox.call("faults:split_program", xclbin=overlay_file, failing=failing, times=2)
+    assert twice["found"][0] == "RunFailed" and "state ERROR" in twice["found"][1]
+    assert twice["order"] == 2 * begun
+
+
 def test_damaged_weights(sandbox: Sandbox, overlay_file: str) -> None:
     kind, sentence = sandbox.call("faults:damaged_weights", xclbin=overlay_file)
     assert kind == "RunFailed" and "damaged the model's weights" in sentence

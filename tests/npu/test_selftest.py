@@ -114,18 +114,59 @@ def test_without_hardware_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path) 
 
 
 def test_a_failure_at_each_rung(sandbox: Sandbox, overlay_file: str) -> None:
-    """One rung fails at a time: it is the one reported, what needs it is skipped, all else runs."""
-    reports = sandbox.call("owner:failing_at_each", xclbin=overlay_file, timeout=500)
-    assert len(reports) > 25
-    for name, results in reports.items():
-        status = {rung["name"]: rung["status"] for rung in results}
-        assert status[name] == "failed", (name, status)
-        (failed,) = [rung for rung in results if rung["status"] == "failed"]
-        assert failed["causes"] and failed["next"] and "state ERROR" in failed["error"]
-        for rung in results:
-            assert rung["status"] != "skipped" or rung["reason"].startswith("needs "), rung
-    skipped = {n: sum(rung["status"] == "skipped" for rung in results) for n, results in reports.items()}
-    assert skipped["token of column 2, MM2S 1"] == skipped["descriptors: iterated"] == 0
+    """A rung that fails is reported as failed with its causes, what needs it is skipped, all else passes."""
+    found = sandbox.call("owner:failing_at_each", xclbin=overlay_file, timeout=300)
+    failed = [name for ladder in found["ladders"] for name in ladder["failing"]]
+    assert len(failed) == len(set(failed)) == len(found["good"]) - 2, (
+        "all but opening and syncing run something"
+    )
+    assert {rung["status"] for rung in found["good"]} == {"passed"}
+    for ladder in found["ladders"]:
+        status: dict[str, str] = {}
+        for rung in ladder["rungs"]:
+            unmet = any(status[need] in ("failed", "skipped") for need in rung["needs"])
+            wanted = "skipped" if unmet else "failed" if rung["name"] in ladder["failing"] else "passed"
+            assert rung["status"] == wanted, (ladder["failing"], rung)
+            status[rung["name"]] = rung["status"]
+            if wanted == "failed":
+                assert rung["causes"] and rung["next"] and "state ERROR" in rung["error"]
+            assert wanted != "skipped" or rung["reason"].startswith("needs ")
+        assert set(ladder["failing"]) == {name for name, is_now in status.items() if is_now == "failed"}
+
+
+def test_rungs_that_hang_and_rungs_that_are_wrong(sandbox: Sandbox, overlay_file: str) -> None:
+    """Each with its own words; what doesn't need them runs on new contexts."""
+    hanging, wrong = ["descriptors: iterated"], ["descriptors: repeated", "kernel row_apply: gelu"]
+    whole = "encoder, 2 layers of 128"
+    wrong.append(whole)
+    results = sandbox.call(
+        "owner:misbehaving", xclbin=overlay_file, hanging=hanging, wrong=wrong, timeout=120
+    )
+    rungs = {rung["name"]: rung for rung in results}
+    assert {n for n, rung in rungs.items() if rung["status"] != "passed"} == {*hanging, *wrong}
+    assert all("ended the run in state TIMEOUT" in rungs[name]["error"] for name in hanging)
+    assert any('"iterated": False' in step for step in rungs[hanging[0]]["next"])
+    for name in wrong:
+        assert "error" not in rungs[name] and not rungs[name]["facts"]["passed"], "a wrong result, no error"
+    assert any('"split": "layer"' in step for step in rungs[whole]["next"])
+    assert rungs[f"{whole}, a dispatch per layer"]["facts"]["dispatches"] == 3
+
+
+@pytest.mark.parametrize(
+    "knob, value, said", [("CONTEXT_LIMIT", 0, "no hardware context"), ("DENY", 1, "render")]
+)
+def test_no_device_and_no_context(
+    borrowed: BorrowedXrt, tmp_path: Path, knob: str, value: int, said: str
+) -> None:
+    """The first rung fails: its causes are in the file, all others are skipped, the command ends with the error."""
+    borrowed.knob(knob, value)
+    file = tmp_path / "report.json"
+    done = CliRunner().invoke(command, ["--quick", "--output", str(file)])
+    assert isinstance(done.exception, DeviceError) and said in str(done.exception)
+    first, *others = json.loads(file.read_text())["rungs"]
+    assert first["name"] == "device and context" and first["status"] == "failed"
+    assert first["error"] == str(done.exception) and first["causes"] and first["next"]
+    assert others and {rung["status"] for rung in others} == {"skipped"}
 
 
 def test_what_hangs_is_left_behind_and_recorded() -> None:

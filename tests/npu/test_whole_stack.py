@@ -38,14 +38,14 @@ def on_the_array(region: Region, params: dict, clips: list, columns: int) -> lis
 
 
 def through_xrt(
-    sandbox: Sandbox, region: Region, params: dict, clips: list, columns: int
+    sandbox: Sandbox, region: Region, params: dict, clips: list, columns: int, split: str | None = None
 ) -> tuple[list[np.ndarray], dict]:
     case, results = sandbox.folder / "case.pickle", sandbox.folder / "results.npz"
     case.write_bytes(pickle.dumps((region, params, clips)))
     xclbin = str(sandbox.xclbin("stack.xclbin", columns=columns))
     facts = sandbox.call(
-        "stack:captured", xclbin=xclbin, case=str(case), results=str(results), columns=columns, timeout=300
-    )
+        "stack:captured", xclbin=xclbin, case=str(case), results=str(results), columns=columns, split=split, timeout=300
+    )  # fmt: skip
     found = np.load(results)
     return [found[name] for name in found.files], facts
 
@@ -62,6 +62,16 @@ def test_random_encoder(sandbox: Sandbox, columns: int) -> None:
     assert not np.array_equal(got[0], got[1])
     assert facts["dispatches"] == facts["simulated_runs"] == 3, "one dispatch per clip"
     assert facts["failed"] == 0 and facts["configurations"] == 1
+
+
+def test_a_dispatch_per_layer(sandbox: Sandbox) -> None:
+    """The bits of one dispatch, clips of a batch included, from four: convolutions, two layers, the last layer_norm."""
+    region = regions.encoder(2, 128, 150)
+    params, clips = regions.parameters(region), [regions.inputs(region, seed) for seed in (1, 2, 3)]
+    got, facts = through_xrt(sandbox, region, params, clips, 4, split="layer")
+    for one, other in zip(got, on_the_array(region, params, clips, 4), strict=True):
+        assert np.isfinite(one).all() and np.array_equal(one, other)
+    assert facts["dispatches"] == facts["simulated_runs"] == 3 * 4 and facts["failed"] == 0
 
 
 @pytest.mark.parametrize("name", regions.single_ops())

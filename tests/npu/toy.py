@@ -21,11 +21,11 @@ MARKER = 0x6E7075
 
 
 class Toy:
-    """`blocks` blocks of 64 x 64 in, as many out. `words`: length of its instruction stream."""
+    """`blocks` blocks of 64 x 64 in, as many out. `words`: length of its instruction stream, `parts` of them."""
 
-    def __init__(self, blocks: int = 2, words: int = 64) -> None:
+    def __init__(self, blocks: int = 2, words: int = 64, parts: int = 1) -> None:
         self.blocks, self.size = blocks, blocks * BLOCK
-        self.words = np.full(words, MARKER, np.uint32)
+        self.dispatches = (np.full(words, MARKER, np.uint32),) * parts
         self.weights_bytes, self.activations_bytes = self.size, 2 * self.size
         self.input_ranges, self.result_ranges = [(0, self.size)], [(self.size, self.size)]
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.option("--summary", is_flag=True, help="Sizes and one line per step only.")
 @click.option("--in-order", is_flag=True, help="Commands as the controller executes them, not by step.")
 @click.option("--step", type=click.IntRange(min=0), help="Only this step.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Also write the words here.")
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the words here (.0, .1, ... for several dispatches).",
+)
 def command(
     file: Path | None,
     model: str | None,
@@ -46,7 +50,9 @@ def command(
     if step is not None and step >= len(program.ops):
         raise XdnaError(f"disasm: there is no step {step}, the program has {len(program.ops)} (from 0)")
     if save is not None:
-        output.write(save, program.words.astype("<u4").tobytes())
+        for number, words in enumerate(program.dispatches):  # one, but for the largest models
+            file_of = save if len(program.dispatches) == 1 else save.with_name(f"{save.name}.{number}")
+            output.write(file_of, words.astype("<u4").tobytes())
     click.echo(program.summary())
     if summary:
         return

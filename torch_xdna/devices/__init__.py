@@ -17,7 +17,7 @@ _DEVICES = {
     "npu": (
         "torch_xdna.devices.npu.device",
         "NpuDevice",
-        ("columns", "overlay", "iterated"),
+        ("columns", "overlay", "iterated", "split"),
         "the NPU, through XRT",
     ),
     "emulator": (
@@ -29,7 +29,7 @@ _DEVICES = {
     "array": (
         "torch_xdna.devices.array.device",
         "ArrayDevice",
-        ("columns", "overlay", "iterated"),
+        ("columns", "overlay", "iterated", "split"),
         "a simulator of the array that executes the NPU's instruction words; slow",
     ),
 }
@@ -44,27 +44,39 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def select(
-    name: str = "auto", *, columns: int = 4, overlay: str | None = None, iterated: bool = True
+    name: str = "auto",
+    *,
+    columns: int = 4,
+    overlay: str | None = None,
+    iterated: bool = True,
+    split: str | None = None,
 ) -> Device:
     """The device of that name; `auto` is the NPU if it is usable, else the emulator with one warning why.
 
     columns: how many columns of the array to use (1, 2 or 4). overlay: path of an xclbin, None for the
-    installed one. iterated: whether descriptors may iterate (`lowering.lower`).
+    installed one. iterated: whether descriptors may iterate; split: into which dispatches (`lowering.lower`).
     Raises DeviceError, with a remedy, if the device is not usable here.
     """
     if name == "auto":
-        reason = unusable("npu", columns=columns, overlay=overlay, iterated=iterated)
+        reason = unusable("npu", columns=columns, overlay=overlay, iterated=iterated, split=split)
         if reason is None:
-            return _make("npu", columns, overlay, iterated)
+            return _make("npu", columns, overlay, iterated, split)
         _warn_once(reason)
-        return _make("emulator", columns, overlay, iterated)
-    return _make(name, columns, overlay, iterated)
+        return _make("emulator", columns, overlay, iterated, split)
+    return _make(name, columns, overlay, iterated, split)
 
 
-def unusable(name: str, *, columns: int = 4, overlay: str | None = None, iterated: bool = True) -> str | None:
+def unusable(
+    name: str,
+    *,
+    columns: int = 4,
+    overlay: str | None = None,
+    iterated: bool = True,
+    split: str | None = None,
+) -> str | None:
     """Why the device can't be used here, in one sentence, or None if it can."""
     try:
-        _make(name, columns, overlay, iterated)
+        _make(name, columns, overlay, iterated, split)
     except DeviceError as error:
         return str(error)
     return None
@@ -76,11 +88,11 @@ def describe(name: str) -> str:
 
 
 @functools.cache
-def _make(name: str, columns: int, overlay: str | None, iterated: bool) -> Device:
+def _make(name: str, columns: int, overlay: str | None, iterated: bool, split: str | None) -> Device:
     if name not in _DEVICES:
         raise DeviceError(f"there is no device '{name}'; the devices are {', '.join(NAMES)}")
     module, cls, takes, _ = _DEVICES[name]
-    options = {"columns": columns, "overlay": overlay, "iterated": iterated}
+    options = {"columns": columns, "overlay": overlay, "iterated": iterated, "split": split}
     try:
         make = getattr(importlib.import_module(module), cls)
     except ImportError as error:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lowering import lower
 from lowering.errors import LoweringError
 from lowering.instructions import Dma
 from lowering.ops import Conv1d, Region
+from lowering.split import LONGEST_S, SLOWEST_GHZ
 from lowering.time import Costs
 from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
 from lowering.time.estimate import dispatch_seconds
@@ -76,7 +78,8 @@ def profile_regions(
     context: int | None = None,
     host_counts: dict[str, float] | None = None,
 ) -> Profile:
-    """The profile of regions that run one after another, one dispatch each. Raises XdnaError.
+    """The profile of regions that run one after another, one dispatch each unless that would take too long. Raises
+    XdnaError.
 
     `host_counts`: what calls so far asked of the device, per call; measured anew with `device`.
     """
@@ -89,12 +92,15 @@ def profile_regions(
     per_dispatch = dispatch_seconds("stream")
     ops: list[OpProfile] = []
     begin = 0.0
+    dispatches = 0
     instruction_bytes = weight_bytes = 0
     traces = []
     work: dict[str, float] = {}
     for region in regions:
         closed = time_region(region, costs, columns)
-        begin += per_dispatch
+        count = _dispatches(region, columns, simulate)
+        dispatches += count
+        begin += per_dispatch * count
         if simulate:
             made, seconds, run = _from_simulator(region, closed, columns, costs, begin)
             traces.append((begin, run))
@@ -113,15 +119,13 @@ def profile_regions(
         ops = with_host_times(ops, measured)
         names = {name for times in measured for name in times.counts}
         host_counts = {name: sum(times.counts.get(name, 0.0) for times in measured) for name in sorted(names)}
-    closed_total = _closed_seconds(regions, costs, columns) + per_dispatch * len(regions)
-    better = _closed_seconds(regions, Costs(clock_ghz, better_gemm=True), columns) + per_dispatch * len(
-        regions
-    )
+    closed_total = _closed_seconds(regions, costs, columns) + per_dispatch * dispatches
+    better = _closed_seconds(regions, Costs(clock_ghz, better_gemm=True), columns) + per_dispatch * dispatches
     return Profile(
         name or regions[0].name, tuple(ops), begin, clock_ghz, columns,
         source="array simulator" if simulate else "closed form",
         audio_seconds=audio_seconds, context=context,
-        dispatches=len(regions), dispatch_seconds=per_dispatch * len(regions), overlay_changes=0,
+        dispatches=dispatches, dispatch_seconds=per_dispatch * dispatches, overlay_changes=0,
         instruction_bytes=instruction_bytes or None, weight_bytes=weight_bytes or None,
         closed_form_seconds=closed_total, better_gemm_seconds=better,
         host_counts=host_counts or {}, host_device=device,
@@ -170,6 +174,17 @@ def _from_simulator(
         )  # fmt: skip
         last = end
     return ops, run.stats.modelled_seconds, run
+
+
+def _dispatches(region: Region, columns: int, lowered: bool) -> int:
+    """Into how many dispatches the region is split for the driver's limit; about that many if it is not lowered."""
+    seconds = _closed_seconds([region], Costs(SLOWEST_GHZ), columns)
+    if not lowered or seconds < LONGEST_S / 2:
+        return 1 + int(seconds / LONGEST_S)
+    try:
+        return len(lower(region, columns=columns).dispatches)
+    except LoweringError as error:
+        raise XdnaError(f"profile: {error}") from error
 
 
 def _from_closed_form(closed: list[OpTime], begin: float) -> tuple[list[OpProfile], float]:

@@ -6,6 +6,7 @@ weights do in the meantime is already hidden. The trace says who was busy then.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -88,7 +89,8 @@ def simulated_seconds(region: Region, columns: int, costs: Costs) -> float:
 
 
 def _run(region: Region, columns: int, costs: Costs, trace: bool) -> tuple[Any, RunStats]:
-    program = lowering.lower(region, columns=columns)
+    # In one dispatch whatever it takes: a trace is of one stream, and what splitting costs is the dispatches.
+    program = lowering.lower(region, columns=columns, longest_s=math.inf)
     simulator = Simulator(overlay(columns), costs=costs, kernels=False)
     weights = program.pack_weights(_Zeros(region))
     activations = np.zeros(program.activations_bytes, np.uint8)

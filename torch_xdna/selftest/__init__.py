@@ -80,6 +80,7 @@ def run(
             **{name: outcomes.get(name, {"error": "not reached"}) for name in measured},
             "cases": cases,
             "lowered_with_iterated_descriptors": ladder.iterated,
+            "larger_encoders_split": ladder.split,
         }
 
     results = climb(rungs, lambda done: record(report(done)), progress)

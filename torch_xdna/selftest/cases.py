@@ -15,6 +15,8 @@ from lowering.ops import Add, Attention, Gelu, LayerNorm, Linear, Op, Param, Reg
 # probabilities, the encoder adds up layers. A wrong block, order or parameter is far above any of these.
 OP_TOLERANCE, ATTENTION_TOLERANCE, ENCODER_TOLERANCE = 4e-3, 1e-2, 2e-2
 
+ENCODER = "encoder, 2 layers of 128"
+
 
 Shapes = dict[str, tuple[int, ...]]  # of an op's parameters, by role
 
@@ -69,7 +71,7 @@ def all_cases(*, quick: bool = False) -> Iterator[Case]:
     attention = Attention(3, q=0, k=1, v=2, heads=heads)
     yield Case("attention", single(attention, [(rows, 64 * heads)] * 4), ATTENTION_TOLERANCE)
     yield Case("one layer of 128", encoder(1, 128, 200), ENCODER_TOLERANCE)
-    yield Case("encoder, 2 layers of 128", encoder(2, 128, 200), ENCODER_TOLERANCE)
+    yield Case(ENCODER, encoder(2, 128, 200), ENCODER_TOLERANCE)
     if not quick:
         yield Case("tiny's layers", encoder(4, 384, 1500), ENCODER_TOLERANCE)
         yield Case("base's layers", encoder(6, 512, 1500), ENCODER_TOLERANCE)

@@ -14,16 +14,18 @@ from lowering.errors import LackingError
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu.process import Npu
 from torch_xdna.selftest import measure, small
-from torch_xdna.selftest.cases import Case, all_cases
+from torch_xdna.selftest.cases import ENCODER, Case, all_cases
 from torch_xdna.selftest.expected import compare, expected
 from torch_xdna.selftest.rungs import Facts, Rung
 
 DEVICE, RESULTS, OBJECTS, DISPATCH = "device and context", "tokens of results", "objects", "dispatch"
+DISPATCHES = f"{ENCODER}, a dispatch per layer"
 GUARD_WORD = (
     "the overlay's cores send and take FIFO objects only, so the bytes of the bank of constants and a guard word "
     "at the stack's end can't be read back; the results that depend on the constants stand in for them"
 )
 TOOLCHAIN = "another version of Peano, or -O1, for the kernels: `torch-xdna build-overlay --level=-O1`"
+SPLIT = 'options={"split": "layer"}, a dispatch per layer (a later rung tries it)'
 RECOVER = "end all programs that use the NPU and reload amdxdna, else suspend, else restart the computer"
 
 
@@ -37,6 +39,7 @@ class Ladder:
         self.clock = clock
         self.device: Npu | None = None
         self.iterated = True  # until a rung fails that iterates
+        self.split: str | None = None  # until layers fail in one dispatch and not in several
         self.failure: Exception | None = None  # that kept the NPU from being opened
 
     def rungs(self) -> Iterator[Rung]:
@@ -193,6 +196,7 @@ class Ladder:
             yield Rung(name, self._on(act), 120.0, needs, ("the NPU fails under load",), next)
 
     latency = 0.0
+    whole = True  # whether the first encoder passed in one dispatch
 
     def _measured(self, name: str, action: Callable[[Npu], Facts], device: Npu) -> Facts:
         facts = action(device)
@@ -201,23 +205,41 @@ class Ladder:
         return facts
 
     def _cases(self, kernels: list[str]) -> Iterator[Rung]:
+        """Ops, then layers; after the first encoder the same in a dispatch per layer, which tells whether it is the
+        number of tokens or the length of the stream."""
         before: str = OBJECTS
         for case in all_cases(quick=self.quick):
             layers = "layer" in case.name and "norm" not in case.name
             causes = (
-                ("a run longer than the driver allows", "one op of it is wrong: see the rungs before")
+                (
+                    "too many tokens or too long a stream in one dispatch",
+                    "one op of it is wrong: see the rungs before",
+                )
                 if layers
                 else ("a shape's transfers that one block does not have", "a kernel's loop count")
             )
-            next = ("a smaller model, for a shorter run", TOOLCHAIN) if layers else (TOOLCHAIN,)
+            next = (SPLIT, "a smaller model, for a shorter run", TOOLCHAIN) if layers else (TOOLCHAIN,)
             act = functools.partial(self._case, case)
             yield Rung(case.name, self._on(act), 600.0 if layers else 180.0, (before,), causes, next)
-            if layers:
+            if case.name == ENCODER:
+                again = functools.partial(self._split, case)
+                causes = ("not the length of a dispatch: the rung before is not the only one that fails",)
+                yield Rung(DISPATCHES, self._on(again), 600.0, (before,), causes, (TOOLCHAIN, RECOVER))
+            elif layers:
                 before = case.name
 
-    def _case(self, case: Case, device: Npu) -> dict[str, Any]:
+    def _split(self, case: Case, device: Npu) -> Facts:
+        """A dispatch per layer; if that is right where one dispatch was not, the larger encoders go on that way."""
+        facts = self._case(case, device, split="layer")
+        if facts["passed"] and not self.whole:
+            self.split = "layer"
+        return facts
+
+    def _case(self, case: Case, device: Npu, split: str | None = None) -> dict[str, Any]:
         """One region: run, compared, timed."""
-        loaded = measure.load(case.region, device, iterated=self.iterated)
+        if split is None and case.name == ENCODER:
+            self.whole = False  # until it has passed
+        loaded = measure.load(case.region, device, iterated=self.iterated, split=split or self.split)
         weights = loaded.upload(loaded.program.pack_weights(case.params))
         (outputs,) = loaded.run([case.inputs], weights)
         again = loaded.run([case.inputs] * 2, weights)
@@ -225,6 +247,9 @@ class Ladder:
         facts: dict[str, Any] = {"compared_with": source, **compare(outputs, wanted)}
         facts["repeatable"] = all(compare(clip, outputs)["max_abs"] == 0 for clip in again)
         facts["passed"] = facts["finite"] and facts["repeatable"] and facts["relative_l2"] <= case.tolerance
+        if split is None and case.name == ENCODER:
+            self.whole = facts["passed"]
+        facts["dispatches"] = len(loaded.program.dispatches)
         facts |= measure.timed(loaded, case.inputs, weights, self.repeats)
         facts["modelled_s"] = measure.modelled_seconds(loaded.program, case.params, self.clock())
         return facts
@@ -238,7 +263,7 @@ def on_the_simulator(case: Case, program: Program) -> list[np.ndarray]:
     weights = program.pack_weights(case.params)
     activations = np.zeros(program.activations_bytes, np.uint8)
     program.pack_inputs(case.inputs, activations)
-    Simulator(overlay(program.columns)).run(program.words, [weights, activations])
+    Simulator(overlay(program.columns)).run_all(program.dispatches, [weights, activations])
     return program.unpack_outputs(activations)
 
 

@@ -21,8 +21,8 @@ PIPELINED = 16  # clips per batch for the rate
 SYNCED = 1 << 20  # bytes
 
 
-def load(region: Region, device: Npu, *, iterated: bool = True) -> NpuProgram:
-    return device.load(lower(region, columns=device.columns, iterated=iterated))
+def load(region: Region, device: Npu, *, iterated: bool = True, split: str | None = None) -> NpuProgram:
+    return device.load(lower(region, columns=device.columns, iterated=iterated, split=split))
 
 
 def timed(
@@ -53,7 +53,7 @@ def dispatch(device: Npu, *, repeats: int, iterated: bool = True) -> dict[str, A
     started = time.perf_counter()
     loaded.run([case.inputs] * PIPELINED, weights)
     return {
-        "instructions": len(loaded.words),
+        "instructions": loaded.program.words.size,
         "median_s": single["device_s"],
         "least_s": single["device_least_s"],
         "call_median_s": single["call_s"],
@@ -98,8 +98,8 @@ def sync(device: Npu, *, repeats: int) -> dict[str, Any]:
 
 
 def modelled_seconds(program: Any, params: Mapping[str, np.ndarray], clock_ghz: float) -> float:
-    """Modelled, not measured: the array simulator's clock over the same instruction words, plus a
-    dispatch."""
+    """Modelled, not measured: the array simulator's clock over the same instruction words, plus
+    its dispatches."""
     from lowering.overlay import overlay
     from lowering.time.costs import Costs
     from lowering.time.estimate import dispatch_seconds
@@ -107,4 +107,5 @@ def modelled_seconds(program: Any, params: Mapping[str, np.ndarray], clock_ghz: 
 
     simulator = Simulator(overlay(program.columns), costs=Costs(clock_ghz=clock_ghz), kernels=False)
     weights, activations = program.pack_weights(params), np.zeros(program.activations_bytes, np.uint8)
-    return simulator.run(program.words, [weights, activations]).modelled_seconds + dispatch_seconds("single")
+    runs = simulator.run_all(program.dispatches, [weights, activations])
+    return sum(run.modelled_seconds + dispatch_seconds("single") for run in runs)

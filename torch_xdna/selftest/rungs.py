@@ -33,7 +33,7 @@ class Rung:
 def climb(
     rungs: Sequence[Rung], record: Callable[[list[Facts]], None], progress: Callable[[str], None]
 ) -> list[Facts]:
-    """Per rung its name, status, limit, seconds, and facts or error, causes and next steps. `record` gets all
+    """Per rung its name, needs, status, limit, seconds, and facts or error, causes and next steps. `record` gets all
     results so far after every rung."""
     results: list[Facts] = []
     status: dict[str, str] = {}
@@ -41,7 +41,7 @@ def climb(
     for rung in rungs:
         progress(rung.name)
         missing = [name for name in rung.needs if status.get(name) in (FAILED, SKIPPED)]
-        result: Facts = {"name": rung.name, "limit_s": rung.limit_s}
+        result: Facts = {"name": rung.name, "limit_s": rung.limit_s, "needs": list(rung.needs)}
         if hung is not None:
             result |= {"status": SKIPPED, "reason": f"the call of rung '{hung}' has not come back"}
         elif missing:

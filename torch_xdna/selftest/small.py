@@ -45,7 +45,7 @@ def one_token(columns: int, column: int | None = None, channel: int | None = Non
         commands.append(command)
         steps.append(step)
     words = encode(commands, device_columns=columns)
-    return case, replace(program, commands=tuple(commands), steps=tuple(steps), words=words)
+    return case, replace(program, commands=tuple(commands), steps=tuple(steps), dispatches=(words,))
 
 
 def of_form(name: str, columns: int) -> tuple[Case, Program]:

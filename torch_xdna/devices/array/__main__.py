@@ -32,8 +32,8 @@ def main() -> None:
     _, emulated = _run(EmulatorDevice(), region, params, inputs)
     executable, simulated = _run(ArrayDevice(chosen.columns), region, params, inputs)
     stats, program = executable.stats, executable.program
-    print(f"{4 * len(program.words):,} bytes of instructions, {stats.kernel_calls:,} kernel calls, "
-          f"{stats.dispatches} dispatch, {stats.overlay_changes} overlay changes")  # fmt: skip
+    print(f"{program.instruction_bytes:,} bytes of instructions, {stats.kernel_calls:,} kernel calls, "
+          f"dispatches: {stats.dispatches}, {stats.overlay_changes} overlay changes")  # fmt: skip
     print(
         f"modelled at {stats.clock_ghz} GHz: {1e3 * stats.modelled_seconds:.1f} ms for one clip, without dispatch"
     )

@@ -1,4 +1,4 @@
-"""`device="array"`: regions run as instruction words on the simulated array, one dispatch per clip.
+"""`device="array"`: regions run as instruction words on the simulated array, one dispatch per clip unless split.
 
 The only module of the package that knows torch.
 """
@@ -57,17 +57,18 @@ class ArrayDevice:
         clock_ghz: float = DEFAULT_CLOCK_GHZ,
         iterated: bool = True,
         overlay: str | None = None,
+        split: str | None = None,
     ):
         self.variant = overlay_file.variant_of(Path(overlay), columns=columns) if overlay else FULL
         try:
             self.simulator = Simulator(describe(columns, self.variant), costs=Costs(clock_ghz=clock_ghz))
         except LimitError as error:
             raise DeviceError(str(error)) from error
-        self.columns, self.iterated = columns, iterated
+        self.columns, self.iterated, self.split = columns, iterated, split
         self.lock = threading.Lock()  # there is one array
 
     def prepare(self, region: ops.Region) -> ArrayExecutable:
-        program = lower(region, columns=self.columns, iterated=self.iterated)
+        program = lower(region, columns=self.columns, iterated=self.iterated, split=self.split)
         self.variant.check(op.kind for op in program.ops)
         return ArrayExecutable(self, program)
 
@@ -84,7 +85,7 @@ class ArrayExecutable:
         return self.program.pack_weights({name: _numpy(tensor) for name, tensor in params.items()})
 
     def run(self, inputs: Sequence[Tensor], packed: np.ndarray) -> list[Tensor]:
-        """One dispatch per clip; fp32 (batch, rows, cols) per output."""
+        """The program's dispatches per clip; fp32 (batch, rows, cols) per output."""
         batch = [_numpy(tensor) for tensor in inputs]
         clips = [self._clip([value[i] for value in batch], packed) for i in range(len(batch[0]))]
         return [torch.from_numpy(np.stack(values)) for values in zip(*clips)]
@@ -95,18 +96,19 @@ class ArrayExecutable:
         program.pack_inputs(inputs, activations)
         with self.device.lock:
             before = max(simulator.configurations, 1)  # the first one is no change
-            run = simulator.run(
-                program.words,
+            runs = simulator.run_all(
+                program.dispatches,
                 [weights, activations],
                 [None, program.input_ranges],
                 [[], program.result_ranges],
             )
-            self._count(run, simulator.configurations - before)
+            self.stats.overlay_changes += simulator.configurations - before
+            for run in runs:
+                self._count(run)
         return program.unpack_outputs(activations)
 
-    def _count(self, run: RunStats, overlay_changes: int) -> None:
+    def _count(self, run: RunStats) -> None:
         self.stats.dispatches += 1
-        self.stats.overlay_changes += overlay_changes
         self.stats.cycles += run.cycles
         self.stats.kernel_calls += run.kernel_calls
         self.stats.bytes_moved += run.bytes_moved

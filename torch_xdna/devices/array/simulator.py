@@ -147,8 +147,32 @@ class Simulator:
         argument the ranges that the host will read, refused if the stream leaves any of it unwritten. Raises
         `Refusal`; the array is then configured anew for the next run, as hardware would have to be.
         """
+        return self._run(words, _memory(arguments, written), results, trace)
+
+    def run_all(
+        self,
+        dispatches: Sequence[np.ndarray],
+        arguments: Sequence[np.ndarray],
+        written: Sequence[Sequence[Range] | None] | None = None,
+        results: Sequence[Sequence[Range]] | None = None,
+    ) -> list[RunStats]:
+        """`run` for streams that go on with each other's memory, as the dispatches of a split program; the results
+        must be there after the last."""
+        memory = _memory(arguments, written)
+        last = len(dispatches) - 1
+        return [
+            self._run(words, memory, results if i == last else None, False)
+            for i, words in enumerate(dispatches)
+        ]
+
+    def _run(
+        self,
+        words: np.ndarray,
+        memory: list[Argument],
+        results: Sequence[Sequence[Range]] | None,
+        trace: bool,
+    ) -> RunStats:
         commands = numbered(words)
-        memory = [Argument(i, a, written[i] if written else None) for i, a in enumerate(arguments)]
         array = self._array or self._configure()
         self._array = None  # until the run has ended well
         self.runs += 1
@@ -177,6 +201,12 @@ class Simulator:
     def _configure(self) -> Array:
         self.configurations += 1
         return Array(self.overlay, self.costs, self.kernels)
+
+
+def _memory(
+    arguments: Sequence[np.ndarray], written: Sequence[Sequence[Range] | None] | None
+) -> list[Argument]:
+    return [Argument(i, a, written[i] if written else None) for i, a in enumerate(arguments)]
 
 
 def execute(words: np.ndarray, buffers: Sequence[np.ndarray]) -> RunStats:

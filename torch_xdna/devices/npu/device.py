@@ -23,17 +23,24 @@ class NpuDevice:
 
     name = "npu"
 
-    def __init__(self, columns: int = 4, overlay: str | None = None, iterated: bool = True) -> None:
-        self.columns, self.iterated = columns, iterated
+    def __init__(
+        self,
+        columns: int = 4,
+        overlay: str | None = None,
+        iterated: bool = True,
+        split: str | None = None,
+    ) -> None:
+        self.columns, self.iterated, self.split = columns, iterated, split
         self.npu = npu.runtime(overlay, columns=columns)
         self.variant = self.npu.variant
 
     def prepare(self, region: Region) -> NpuExecutable:
-        return NpuExecutable(self.npu.load(lower(region, columns=self.columns, iterated=self.iterated)))
+        program = lower(region, columns=self.columns, iterated=self.iterated, split=self.split)
+        return NpuExecutable(self.npu.load(program))
 
 
 class NpuExecutable:
-    """A region's program on the NPU; one dispatch per clip. Copies share it; it can't be pickled."""
+    """A region's program on the NPU; one dispatch per clip unless it is split. Copies share it; it can't be pickled."""
 
     def __init__(self, loaded: NpuProgram) -> None:
         self.loaded = loaded

@@ -80,9 +80,8 @@ class Npu:
         self.last_failure: str | None = None
         self._pid = os.getpid()
         self._context: Context | None = None
-        self._code: OrderedDict[int, Buffer] = (
-            OrderedDict()
-        )  # id of the program -> its words, least recent first
+        # (id of the program, number of its dispatch) -> the words, least recent first
+        self._code: OrderedDict[tuple[int, int], Buffer] = OrderedDict()
         self._programs: weakref.WeakSet[NpuProgram] = weakref.WeakSet()
 
     @functools.cached_property
@@ -154,8 +153,8 @@ class Npu:
         with self.lock:
             self.off = None
 
-    def code(self, context: Context, key: int, words: np.ndarray) -> Buffer:
-        """The instruction buffer of a program. The heap for them is small (64 MB): when it is full, those
+    def code(self, context: Context, key: tuple[int, int], words: np.ndarray) -> Buffer:
+        """The instruction buffer of a program's dispatch. The heap for them is small (64 MB): when it is full, those
         that were not used for longest make room (a run in flight keeps its own alive)."""
         with self.lock:
             buffer = self._code.get(key)
@@ -169,10 +168,11 @@ class Npu:
                 self._code.move_to_end(key)
             return buffer
 
-    def forget(self, key: int) -> None:
+    def forget(self, owner: int) -> None:
         """A program is gone."""
         with self.lock:
-            self._code.pop(key, None)
+            for key in [key for key in self._code if key[0] == owner]:
+                del self._code[key]
 
     def _allocate_code(self, context: Context, words: np.ndarray) -> Buffer:
         while True:
@@ -184,7 +184,7 @@ class Npu:
                     raise
                 oldest, _ = self._code.popitem(last=False)
                 for program in self._programs:
-                    program.release_idle(oldest)
+                    program.release_idle(oldest[0])
 
     def shut(self) -> None:
         """Close in XRT's order; whatever still runs is kept for ever."""

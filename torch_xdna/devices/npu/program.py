@@ -1,8 +1,9 @@
 """One lowered program on the NPU, and its runs.
 
-A run: results marked, inputs packed in place and synced, started, waited for, its state checked, outputs synced,
-marks looked for, outputs unpacked. Clips of a batch alternate between two slots: while one runs, the next is packed
-and the last unpacked.
+A run: results marked, inputs packed in place and synced, started, waited for, its state checked (once for each of the
+program's dispatches, one after another), outputs synced, marks looked for, outputs unpacked.
+
+Clips of a batch alternate between two slots: while one runs, the next is packed and the last unpacked.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from torch_xdna.devices.npu import binding, wait
-from torch_xdna.devices.npu.context import ARGUMENT_CODE, ARGUMENT_WEIGHTS, Context
+from torch_xdna.devices.npu.context import ARGUMENT_CODE, ARGUMENT_WEIGHTS, ARGUMENT_WORDS, Context
 from torch_xdna.devices.npu.errors import NpuError, NpuOff, RunFailed, translate
 from torch_xdna.devices.npu.marks import Marks
 from torch_xdna.devices.npu.memory import Ranges
@@ -51,11 +52,11 @@ class NpuProgram:
     def __init__(self, npu: Npu, program: Any) -> None:
         self.npu, self.program = npu, program
         self.stats = NpuStats()
-        self.words = np.ascontiguousarray(program.words, np.uint32)
+        self.dispatches = [np.ascontiguousarray(words, np.uint32) for words in program.dispatches]
         self._inputs, self._results = Ranges(program.input_ranges), Ranges(program.result_ranges)
         self._marks = Marks(self._results, self._inputs)
-        self._pace = wait.Pace()
-        self._slots = Slots(program.activations_bytes, self.words.size)
+        self._paces = [wait.Pace() for _ in self.dispatches]
+        self._slots = Slots(program.activations_bytes)
         weakref.finalize(self, _retire, npu, id(self), self._slots)
 
     def upload(self, packed: np.ndarray) -> Weights:
@@ -115,9 +116,7 @@ class NpuProgram:
             self._marks.put(slot.activations, self.stats)
             self.program.pack_inputs(attempt.clip, slot.activations.view)
             slot.activations.to_device(self.stats, self._inputs)
-            slot.started = True
-            slot.run.start()
-            self.stats.dispatches += 1
+            self._start(slot)
         except RuntimeError as error:
             if isinstance(error, NpuError):
                 raise
@@ -129,7 +128,7 @@ class NpuProgram:
             try:
                 if attempt.slot is None:
                     raise RunFailed(self.npu.last_failure or "the run could not be started")
-                outputs = self._collect(attempt.slot)
+                outputs = self._collect(attempt.slot, weights)
                 attempt.free()
                 return outputs
             except RunFailed as failure:
@@ -160,19 +159,27 @@ class NpuProgram:
             self.npu.turn_off(reason)
             raise RunFailed(reason) from error
 
-    def _collect(self, slot: Slot) -> list[np.ndarray]:
-        """Wait for a run's end, check it, read its outputs."""
-        lost = slot.generation != self.npu.generation
-        timeout = GRACE_S if lost else self.npu.run_timeout
-        seconds = wait.until(slot.ended, timeout=timeout, pace=self._pace)
-        if seconds is None:
-            raise RunFailed(f"no answer from the NPU within {timeout:g} s")
-        self.stats.seconds_waited += seconds
-        state = slot.run.state()
-        if state != binding.load().ert_cmd_state.ERT_CMD_STATE_COMPLETED:
-            raise RunFailed(f"the NPU ended the run in state {state.name.removeprefix('ERT_CMD_STATE_')}")
-        if slot.generation != self.npu.generation:
-            raise RunFailed("the context of this run was lost to the failure of another run")
+    def _start(self, slot: Slot) -> None:
+        slot.started = True
+        slot.run.start()
+        self.stats.dispatches += 1
+
+    def _collect(self, slot: Slot, weights: Weights) -> list[np.ndarray]:
+        """Wait for the end of the dispatch under way, check it, do the others; read the outputs."""
+        self._await(slot, 0)
+        for part in range(1, len(self.dispatches)):
+            try:
+                with self.npu.lock:
+                    if slot.generation != self.npu.generation:
+                        raise RunFailed("the context of this run was lost to the failure of another run")
+                    self._bind(slot, self.npu.context(), weights, part)
+                    self._start(slot)
+            except RuntimeError as error:
+                slot.started = False  # its last run has ended
+                if isinstance(error, NpuError):
+                    raise
+                raise RunFailed(str(translate(error, "starting a run", RunFailed))) from error
+            self._await(slot, part)
         try:
             slot.activations.from_device(self.stats, self._results)
         except RuntimeError as error:
@@ -182,10 +189,26 @@ class NpuProgram:
             raise RunFailed(f"the NPU reported success but left {blocks} as they were")
         return self.program.unpack_outputs(slot.activations.view)
 
-    def _bind(self, slot: Slot, context: Context, weights: Weights) -> None:
-        code = self.npu.code(context, id(self), self.words)
+    def _await(self, slot: Slot, part: int) -> None:
+        """Wait for a dispatch's end; raises RunFailed unless it ended well."""
+        lost = slot.generation != self.npu.generation
+        timeout = GRACE_S if lost else self.npu.run_timeout
+        seconds = wait.until(slot.ended, timeout=timeout, pace=self._paces[part])
+        if seconds is None:
+            raise RunFailed(f"no answer from the NPU within {timeout:g} s")
+        self.stats.seconds_waited += seconds
+        state = slot.run.state()
+        if state != binding.load().ert_cmd_state.ERT_CMD_STATE_COMPLETED:
+            raise RunFailed(f"the NPU ended the run in state {state.name.removeprefix('ERT_CMD_STATE_')}")
+        if slot.generation != self.npu.generation:
+            raise RunFailed("the context of this run was lost to the failure of another run")
+
+    def _bind(self, slot: Slot, context: Context, weights: Weights, part: int = 0) -> None:
+        words = self.dispatches[part]
+        code = self.npu.code(context, (id(self), part), words)
         if slot.code is not code:
             slot.run.set_arg(ARGUMENT_CODE, code.bo)
+            slot.run.set_arg(ARGUMENT_WORDS, words.size)
             slot.code = code
         buffer = weights.on(context, self.stats)
         if slot.weights is not buffer:
@@ -198,10 +221,10 @@ class NpuProgram:
 
     # ---- the ends of things ------------------------------------------------------------------------------
 
-    def release_idle(self, key: int) -> None:
+    def release_idle(self, owner: int) -> None:
         """Let go of an instruction buffer that makes room for another's, if this program owns it and
         rests."""
-        if key == id(self):
+        if owner == id(self):
             self._slots.forget_idle()
 
     def stuck(self) -> int:

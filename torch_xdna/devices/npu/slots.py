@@ -14,7 +14,6 @@ from torch_xdna.devices.npu import binding, lifetime, wait
 from torch_xdna.devices.npu.context import (
     ARGUMENT_ACTIVATIONS,
     ARGUMENT_OPCODE,
-    ARGUMENT_WORDS,
     OPCODE,
     Context,
 )
@@ -57,8 +56,8 @@ class Slot:
 class Slots:
     """The slots of one program. All but `shut` with the NPU's lock held."""
 
-    def __init__(self, activations_bytes: int, words: int) -> None:
-        self._size, self._words = activations_bytes, words
+    def __init__(self, activations_bytes: int) -> None:
+        self._size = activations_bytes
         self._slots: list[Slot] = []
 
     def __iter__(self) -> Iterator[Slot]:
@@ -81,7 +80,6 @@ class Slots:
         activations.to_device(stats)
         run = binding.load().run(context.kernel)
         run.set_arg(ARGUMENT_OPCODE, OPCODE)
-        run.set_arg(ARGUMENT_WORDS, self._words)
         run.set_arg(ARGUMENT_ACTIVATIONS, activations.bo)
         return Slot(context.generation, activations, run)
 
