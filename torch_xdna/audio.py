@@ -1,195 +1,211 @@
-"""Reading speech: any file that libsndfile opens, as blocks of mono float32 at the rate a model wants.
+"""Reading speech: any recording or video that FFmpeg's libraries decode, as blocks of mono float32 at the rate a
+model wants.
 
-`read_blocks` streams, so a file of an hour takes no more memory than one of a minute. Every file that can't
-be read whole raises AudioError with one sentence. libsndfile accepts a file that was cut off without a word
-(it believes the size on disk, or the header), so the containers are checked here before the first sample is
-handed out.
+`read_blocks` streams, so a file of an hour takes no more memory than one of a minute. Whatever can't be read
+raises AudioError with one sentence, and nothing else.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 
-from torch_xdna.errors import XdnaError
+from torch_xdna.recordings.decode import (
+    Damage,
+    NoAudio,
+    NoSound,
+    decoded,
+    end_seconds,
+    header_seconds,
+    reason,
+)
+from torch_xdna.recordings.parts import Part, Truncated, parts
+from torch_xdna.recordings.source import AudioError, is_stored, label, opened, shown
+
+__all__ = ["AudioError", "AudioWarning", "duration", "read", "read_blocks", "shown"]
 
 BLOCK_SECONDS = 10.0
-FORMATS = "wav, flac, ogg, mp3"
+FORMATS = "wav, flac, mp3, ogg, opus, m4a, mp4, webm, aac, wma, ..."
+# Full scale is 1; floats that hold the integers of 32-bit samples reach this. Beyond, no scale was meant, and
+# squares soon leave float32.
+LARGEST = 2.0**31
+# Channels whose sum has less than this share of their energies cancel each other (equal ones: 2, unrelated ones: 1).
+CANCELLED = 0.1
+ROUNDING = 1e-5  # seconds: half a sample at 48 kHz
+_FEW_PACKETS = 2  # where a stream was cut out of a longer one, its first and last packet may be halves
 
-# The first bytes of what libsndfile reads. Anything else is refused here, because libsndfile would try it as
-# mp3, and that decoder writes its guesses to stderr.
-_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff")
-_MP3_SYNC = 0xFFE0
 
-
-class AudioError(XdnaError, ValueError):
-    """A file can't be read as audio; the message is one sentence that names the file and the reason."""
+class AudioWarning(UserWarning):
+    """A recording was read, though not as it stands; the message is one sentence."""
 
 
 def read_blocks(path: str | Path, rate: int, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.ndarray]:
-    """Yields float32 arrays (samples,), mono (the mean of the channels), resampled to `rate` Hz.
+    """Yields float32 arrays (samples,), mono (the mean of the channels), resampled to `rate` Hz. `path` may be a
+    named pipe, and "-" for standard input.
 
-    Raises AudioError for a file that is missing, empty, not audio, truncated, or that holds NaN or infinite
-    samples; except for the last kind, before the first block.
+    Raises AudioError for a recording that is missing, empty, not audio, known to be truncated (before the first
+    block), or that holds samples which are no numbers or beyond any scale. Warns (AudioWarning) of channels that
+    cancel each other, where the loudest one is taken, and of damage that was left out.
     """
-    path = Path(path)
-    _check_container(path)
-    with _open(path) as file:
-        if file.frames == 0:
-            raise AudioError(f"{path} holds no samples: its header is all there is.")
-        _check_last_frame(path, file)
-        resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32")
-        frames, read = max(1, int(block_seconds * file.samplerate)), 0
-        while read < file.frames:
-            block = _read(path, file, frames)
-            if len(block) == 0:
-                raise _truncated(path, f"{file.frames} frames are announced and {read} are there")
-            _check_finite(path, block, read, file.samplerate)
-            read += len(block)
-            mono = np.ascontiguousarray(block.mean(axis=1))
-            out = resampler.resample_chunk(mono, last=read >= file.frames)
-            if len(out):
-                yield out
+    try:
+        yield from _blocks(path, rate, block_seconds)
+    except AudioError:
+        raise
+    except Exception as error:  # one recording never takes others of the run down, whatever is the matter
+        raise AudioError(f"{label(path)} can't be read: {reason(error)}.") from error
 
 
 def read(path: str | Path, rate: int) -> np.ndarray:
-    """The whole file at once: float32 (samples,), mono, at `rate` Hz. Raises AudioError as read_blocks
+    """The whole recording at once: float32 (samples,), mono, at `rate` Hz. Raises AudioError as read_blocks
     does.
     """
     return np.concatenate(list(read_blocks(path, rate)))
 
 
 def duration(path: str | Path) -> float:
-    """Length in seconds according to the header; AudioError for what is no audio."""
-    path = Path(path)
-    _check_container(path)
-    with _open(path) as file:
-        return file.frames / file.samplerate
-
-
-def _open(path: Path) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(
-            f"{path} can't be decoded as audio ({_reason(error)}): expected {FORMATS}."
-        ) from error
-
-
-def _read(path: Path, file: soundfile.SoundFile, frames: int) -> np.ndarray:
-    try:
-        return file.read(frames, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise _truncated(path, _reason(error)) from error
-
-
-def _check_container(path: Path) -> None:
-    if not path.exists():
-        raise AudioError(f"{path} does not exist.")
-    if not path.is_file():
-        raise AudioError(f"{path} is not a file: name an audio file ({FORMATS}).")
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-            if not head:
-                raise AudioError(f"{path} is empty (0 bytes).")
-            is_mp3 = head[:3] == b"ID3" or int.from_bytes(head[:2], "big") & _MP3_SYNC == _MP3_SYNC
-            if not is_mp3 and not head.startswith(_MAGIC):
-                raise AudioError(f"{path} is not audio: it begins like none of {FORMATS}.")
-            size = path.stat().st_size
-            if head[:4] == b"RIFF":
-                _check_wav(path, file, size)
-            elif head[:4] == b"OggS":
-                _check_ogg(path, file, size)
-            elif is_mp3:
-                _check_mp3(path, file, size)
-    except OSError as error:
-        raise AudioError(f"{path} can't be read: {error.strerror}.") from error
-
-
-def _check_wav(path: Path, file, size: int) -> None:
-    """The data chunk must fit into the file. A length of 0xFFFFFFFF (a stream written to a pipe) says
-    nothing.
+    """Length in seconds as the headers tell it or FFmpeg guesses it, 0 for pipes; AudioError for what is no
+    audio.
     """
-    at = 12
-    while at + 8 <= size:
-        file.seek(at)
-        name, length = file.read(4), int.from_bytes(file.read(4), "little")
-        if name == b"data":
-            if length != 0xFFFF_FFFF and at + 8 + length > size:
-                raise _truncated(
-                    path, f"{length} bytes of samples are announced and {size - at - 8} are there"
-                )
-            return
-        at += 8 + length + length % 2
-    raise _truncated(path, "it ends before its samples begin")
-
-
-def _check_ogg(path: Path, file, size: int) -> None:
-    """The last page must carry the end-of-stream flag (RFC 3533, header type bit 4) and be there whole."""
-    file.seek(max(0, size - 65_536))  # a page has at most 65,307 bytes
-    tail = file.read()
-    at = tail.rfind(b"OggS")
-    page = tail[at:] if at >= 0 else b""
-    segments = page[26] if len(page) > 26 else 0
-    whole = len(page) > 26 and len(page) >= 27 + segments + sum(page[27 : 27 + segments])
-    if not whole or not page[5] & 4:
-        raise _truncated(path, "its last page does not end the stream")
-
-
-def _check_mp3(path: Path, file, size: int) -> None:
-    """Compares with the stream size in the Xing/Info tag of the first frame, if the encoder wrote one."""
-    file.seek(0)
-    head = file.read(10)
-    begin = 0
-    if head[:3] == b"ID3":
-        begin = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
-    file.seek(begin)
-    frame = file.read(256)
-    at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if at < 0 or len(frame) < at + 16:
-        return
-    flags = int.from_bytes(frame[at + 4 : at + 8], "big")
-    if flags & 2:  # a byte count follows, after the frame count (flag 1) if that is there too
-        field = at + 8 + (4 if flags & 1 else 0)
-        announced = int.from_bytes(frame[field : field + 4], "big")
-        if size - begin < announced:
-            raise _truncated(path, f"{announced} bytes are announced and {size - begin} are there")
-
-
-def _check_last_frame(path: Path, file: soundfile.SoundFile) -> None:
-    """Seeks to the end and back: a flac or mp3 file whose header promises more than there is shows it
-    here.
-    """
-    if not file.seekable():
-        return
+    if not is_stored(path):
+        return 0.0
     try:
-        file.seek(file.frames - 1)
-        last = file.read(1, always_2d=True)
-        file.seek(0)
-    except soundfile.LibsndfileError as error:
-        raise _truncated(path, "its last sample can't be reached") from error
-    if len(last) != 1:
-        raise _truncated(path, "its last sample is not there")
+        with opened(path) as (file, size):
+            return sum(header_seconds(part.data) for part in parts(file, size) if part.data.size)
+    except AudioError:
+        raise
+    except Exception as error:
+        raise AudioError(f"{label(path)} can't be read: {reason(error)}.") from error
 
 
-def _check_finite(path: Path, block: np.ndarray, read: int, rate: int) -> None:
-    bad = ~np.isfinite(block)
-    if bad.any():
-        seconds = (read + int(np.argmax(bad.any(axis=1)))) / rate
-        raise AudioError(
-            f"{path} holds {int(bad.sum())} NaN or infinite samples, the first at {seconds:.2f} s."
-        )
+def _blocks(path: str | Path, rate: int, block_seconds: float) -> Iterator[np.ndarray]:
+    name = label(path)
+    with opened(path) as (file, size):
+        found = _checked_parts(name, file, size)
+        mono = _Mono(name)
+        resampler, source_rate = None, 0
+        for block, block_rate in _gathered(_frames(name, found), block_seconds):
+            if resampler is None or block_rate != source_rate:
+                if resampler is not None and len(out := resampler.resample_chunk(_NONE, last=True)):
+                    yield out
+                resampler, source_rate = soxr.ResampleStream(block_rate, rate, 1, dtype="float32"), block_rate
+            out = resampler.resample_chunk(mono(block, block_rate))
+            if len(out):
+                yield out
+        if resampler is None:
+            raise AudioError(f"{name} holds no samples: its header is all there is.")
+        if len(out := resampler.resample_chunk(_NONE, last=True)):
+            yield out
 
 
-def _truncated(path: Path, detail: str) -> AudioError:
-    return AudioError(f"{path} is truncated: {detail}.")
+_NONE = np.zeros(0, np.float32)
 
 
-def _reason(error: Exception) -> str:
-    """libsndfile's own words without its prefix and full stop."""
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+def _checked_parts(name: str, file, size: int) -> list[Part]:
+    """What can be said before the first sample is decoded is said here."""
+    try:
+        found = [part for part in parts(file, size) if part.data.size]
+        for part in found:
+            there = end_seconds(part.data) if part.seconds else 0.0
+            if there < part.seconds - ROUNDING:
+                raise Truncated(f"{part.seconds:.2f} s are announced and {there:.2f} s are there")
+    except Truncated as error:
+        raise AudioError(f"{name} is truncated: {error}.") from error
+    return found
+
+
+def _frames(name: str, found: list[Part]) -> Iterator[tuple[np.ndarray, int]]:
+    for part in found:
+        damage, frames = Damage(), 0
+        try:
+            for frame, rate in decoded(part, damage):
+                frames += 1
+                yield frame, rate
+        except NoSound as error:
+            raise AudioError(f"{name} holds no sound: there is no audio stream in it.") from error
+        except NoAudio as error:
+            if part.is_bare:
+                raise AudioError(f"{name} is not audio: it begins like none of {FORMATS}") from error
+            raise AudioError(f"{name} can't be decoded as audio ({error}): expected {FORMATS}") from error
+        if not frames and damage.packets:
+            raise AudioError(f"{name} can't be decoded as audio ({damage.reason}): expected {FORMATS}")
+        if damage.packets > _FEW_PACKETS:
+            warnings.warn(
+                f"{name}: {damage.packets} damaged packets were left out ({damage.reason}).",
+                AudioWarning,
+                stacklevel=2,
+            )
+
+
+def _gathered(frames: Iterator[tuple[np.ndarray, int]], seconds: float) -> Iterator[tuple[np.ndarray, int]]:
+    """Frames of one rate and number of channels in blocks of about `seconds`."""
+    held: list[np.ndarray] = []
+    count, held_rate = 0, 0
+    for frame, rate in frames:
+        if held and (rate != held_rate or frame.shape[1] != held[0].shape[1]):
+            yield np.concatenate(held), held_rate
+            held, count = [], 0
+        held.append(frame)
+        count, held_rate = count + len(frame), rate
+        if count >= seconds * rate:
+            yield np.concatenate(held), rate
+            held, count = [], 0
+    if held:
+        yield np.concatenate(held), held_rate
+
+
+class _Mono:
+    """Mixes blocks (frames, channels) to one channel, a second at a time, and checks them on the way.
+
+    The mean, except where the channels cancel each other (a cable with swapped poles, a "vocal remover"): there
+    the channel that was the loudest when this was first found.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+        self._seconds = 0.0
+        self._loudest: int | None = None
+
+    def __call__(self, block: np.ndarray, rate: int) -> np.ndarray:
+        self._check(block, rate)
+        pieces = [self._mixed(block[at : at + rate]) for at in range(0, len(block), rate)]
+        self._seconds += len(block) / rate
+        return np.ascontiguousarray(np.concatenate(pieces))
+
+    def _mixed(self, block: np.ndarray) -> np.ndarray:
+        if block.shape[1] == 1:
+            return block[:, 0]
+        mean = block.mean(axis=1)
+        energies = np.square(block, dtype=np.float64).sum(axis=0)
+        energy = np.square(mean * block.shape[1], dtype=np.float64).sum()
+        if energy >= CANCELLED * energies.sum():
+            return mean
+        if self._loudest is None or self._loudest >= block.shape[1]:
+            self._loudest = int(np.argmax(energies))
+            warnings.warn(
+                f"{self._name}: the channels cancel each other (opposite phase), so where they do only channel "
+                f"{self._loudest + 1} of {block.shape[1]} is heard.",
+                AudioWarning,
+                stacklevel=2,
+            )
+        return block[:, self._loudest]
+
+    def _check(self, block: np.ndarray, rate: int) -> None:
+        bad = ~np.isfinite(block)
+        if bad.any():
+            raise AudioError(
+                f"{self._name} holds {int(bad.sum())} NaN or infinite samples, the first at "
+                f"{self._when(bad, rate):.2f} s."
+            )
+        large = np.abs(block) > LARGEST
+        if large.any():
+            raise AudioError(
+                f"{self._name} holds samples beyond any scale ({np.abs(block).max():.1e}, where full scale is 1), "
+                f"the first at {self._when(large, rate):.2f} s: write it again with samples from -1 to 1."
+            )
+
+    def _when(self, marked: np.ndarray, rate: int) -> float:
+        return self._seconds + int(np.argmax(marked.any(axis=1))) / rate

@@ -3,7 +3,7 @@
 pyxrt is built for Debian's Python 3.13, and torch for it is gigabytes, so this is no part of `make test`. Once:
 
     pip install --target FOLDER --python-version 3.13 --only-binary=:all: torch==2.13.0 transformers click rich \\
-        soundfile soxr matplotlib pytest jiwer
+        av soundfile soxr matplotlib pytest jiwer
     python tests/npu/one_process.py FOLDER [words for pytest's -k]
 
 Every test gets a process and a made-up machine of its own, since some end with a run that hangs for ever.

@@ -44,8 +44,8 @@ FORMATS = ("text", "json", "srt", "vtt")
 def command(
     files: tuple[Path, ...], model: str | None, device: str, batch_size: int, form: str, profile: bool
 ) -> None:
-    """Transcribe audio files (wav, flac, ogg, mp3; any rate, any length) with the encoder on the NPU or the
-    emulator.
+    """Transcribe recordings and videos (wav, flac, mp3, ogg, m4a, mp4, webm, ...; any rate, any length; - is
+    standard input) with the encoder on the NPU or the emulator.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     transcriber = _load(model, device)
@@ -125,16 +125,18 @@ class Writer:
     several: bool
 
     def write(self, job: Job) -> None:
+        from torch_xdna.audio import shown
         from torch_xdna.speech.subtitles import FORMATS
 
+        name = shown(job.path)
         if job.error is not None:
             click.echo(f"torch-xdna: {job.error}", err=True)
             return
-        text = FORMATS[self.form](str(job.path), job.segments)
+        text = FORMATS[self.form](name, job.segments)
         if self.several and self.form == "text":
-            text = f"{job.path}: {text}"
+            text = f"{name}: {text}"
         elif self.several and self.form != "json":
-            text = f"==> {job.path} <==\n{text}\n"
+            text = f"==> {name} <==\n{text}\n"
         click.echo(text, nl=False)
 
 
