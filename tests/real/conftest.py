@@ -20,7 +20,7 @@ def _no_hub():
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _own_compiles():
     torch._dynamo.reset()
     yield
