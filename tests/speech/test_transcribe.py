@@ -166,7 +166,7 @@ from torch_xdna.speech.subtitles import Segment
 class Deaf:
     rate, window_seconds, stopwatch, heard = 16_000, 10.0, Stopwatch(), 0.0
 
-    def transcribe(self, windows):
+    def transcribe(self, windows, heard):
         self.heard += sum(window.seconds for window in windows)
         return [[Segment(w.start, w.start + w.seconds, "word")] for w in windows]
 

@@ -19,6 +19,7 @@ import click
 from torch_xdna.errors import XdnaError
 
 if TYPE_CHECKING:
+    from torch_xdna.speech.languages import Heard
     from torch_xdna.speech.subtitles import Segment
     from torch_xdna.speech.transcriber import Transcriber
     from torch_xdna.speech.windows import Window
@@ -26,12 +27,23 @@ if TYPE_CHECKING:
 # Not torch_xdna.devices.NAMES: `--help` would wait for nothing else, and a test compares the two.
 DEVICES = ("auto", "npu", "emulator", "array")
 FORMATS = ("text", "json", "srt", "vtt")
+TASKS = ("transcribe", "translate")
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--model", help="Hugging Face id or folder of a Whisper model.  [default: the shipped checkpoint]"
+)
+@click.option(
+    "--language", help="What is spoken: a code or name, as es or Spanish.  [default: detected per file]"
+)
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    default="transcribe",
+    show_default=True,
+    help="Write what is said, or translate it into English.",
 )
 @click.option(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="What runs the encoder."
@@ -42,15 +54,23 @@ FORMATS = ("text", "json", "srt", "vtt")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--profile", is_flag=True, help="Print where the time went, as measured here, on stderr.")
 def command(
-    files: tuple[Path, ...], model: str | None, device: str, batch_size: int, form: str, profile: bool
+    files: tuple[Path, ...],
+    model: str | None,
+    language: str | None,
+    task: str,
+    device: str,
+    batch_size: int,
+    form: str,
+    profile: bool,
 ) -> None:
     """Transcribe recordings and videos (wav, flac, mp3, ogg, m4a, mp4, webm, ...; any rate, any length; - is
     standard input) with the encoder on the NPU or the emulator.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     transcriber = _load(model, device)
+    transcriber.choose(language, task)
     jobs = [Job(path) for path in files]
-    writer = Writer(form, several=len(jobs) > 1)
+    writer = Writer(form, several=len(jobs) > 1, language=transcriber.language)
     with Progress(jobs) as progress:
         run(jobs, transcriber, batch_size, progress.advance, lambda job: progress.above(writer.write, job))
     if any(job.windows for job in jobs):
@@ -59,6 +79,12 @@ def command(
             _print_profile(transcriber, sum(job.seconds for job in jobs))
     if any(job.error for job in jobs):
         sys.exit(2)
+
+
+def _nothing_heard() -> Heard:
+    from torch_xdna.speech.languages import Heard
+
+    return Heard()
 
 
 @dataclass
@@ -72,6 +98,7 @@ class Job:
     seconds: float = 0.0
     is_read: bool = False
     error: XdnaError | None = None
+    heard: Heard = field(default_factory=_nothing_heard)
 
     @property
     def is_finished(self) -> bool:
@@ -86,15 +113,19 @@ def run(
     finished: Callable[[Job], None],
 ) -> None:
     """Streams every file's windows through the model; calls `finished` once per job, in their order."""
-    from torch_xdna.audio import AudioError, read_blocks
+    from torch_xdna.audio import AudioError, read_blocks, shown
     from torch_xdna.speech.windows import windows
 
     batch: list[tuple[Job, Window]] = []
     waiting = list(jobs)
 
     def flush() -> None:
-        for (job, window), segments in zip(batch, transcriber.transcribe([window for _, window in batch])):
-            job.segments += segments
+        found = transcriber.transcribe([window for _, window in batch], [job.heard for job, _ in batch])
+        for (job, window), segments in zip(batch, found):
+            if isinstance(segments, XdnaError):
+                job.error = job.error or XdnaError(f"{shown(job.path)} can't be transcribed: {segments}")
+            else:
+                job.segments += segments
             job.done += 1
             advance(window.seconds)
         batch.clear()
@@ -123,16 +154,21 @@ class Writer:
 
     form: str
     several: bool
+    language: str | None = None
 
     def write(self, job: Job) -> None:
         from torch_xdna.audio import shown
         from torch_xdna.speech.subtitles import FORMATS
+        from torch_xdna.speech.vocabulary import language_name
 
         name = shown(job.path)
         if job.error is not None:
             click.echo(f"torch-xdna: {job.error}", err=True)
             return
-        text = FORMATS[self.form](name, job.segments)
+        if job.heard.seconds:
+            spoken = ", ".join(map(language_name, job.heard.seconds))
+            click.echo(f"{name}: language {spoken}, detected", err=True)
+        text = FORMATS[self.form](name, job.segments, self.language or job.heard.most)
         if self.several and self.form == "text":
             text = f"{name}: {text}"
         elif self.several and self.form != "json":

@@ -16,23 +16,25 @@ class Segment:
     text: str
 
 
-def as_text(file: str, segments: Iterable[Segment]) -> str:
+def as_text(file: str, segments: Iterable[Segment], language: str | None = None) -> str:
     """The whole transcript on one line."""
     return " ".join(segment.text for segment in segments) + "\n"
 
 
-def as_json(file: str, segments: Iterable[Segment]) -> str:
-    """One line: {"file": ..., "text": ..., "segments": [{"start", "end", "text"}]}, times in seconds."""
+def as_json(file: str, segments: Iterable[Segment], language: str | None = None) -> str:
+    """One line: {"file", "language", "text", "segments": [{"start", "end", "text"}]}, times in seconds. The language
+    is the one that was detected (for most of the file), null where none was looked for."""
     segments = list(segments)
     record = {
         "file": file,
+        "language": language,
         "text": " ".join(segment.text for segment in segments),
         "segments": [asdict(segment) for segment in segments],
     }
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def as_srt(file: str, segments: Iterable[Segment]) -> str:
+def as_srt(file: str, segments: Iterable[Segment], language: str | None = None) -> str:
     cues = (
         f"{number}\n{_clock(segment.start, ',')} --> {_clock(segment.end, ',')}\n{segment.text}\n"
         for number, segment in enumerate(segments, start=1)
@@ -40,7 +42,7 @@ def as_srt(file: str, segments: Iterable[Segment]) -> str:
     return "\n".join(cues)
 
 
-def as_vtt(file: str, segments: Iterable[Segment]) -> str:
+def as_vtt(file: str, segments: Iterable[Segment], language: str | None = None) -> str:
     cues = (
         f"\n{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n{_escaped(segment.text)}\n"
         for segment in segments
@@ -48,7 +50,7 @@ def as_vtt(file: str, segments: Iterable[Segment]) -> str:
     return "WEBVTT\n" + "".join(cues)
 
 
-FORMATS: dict[str, Callable[[str, Iterable[Segment]], str]] = {
+FORMATS: dict[str, Callable[[str, Iterable[Segment], str | None], str]] = {
     "text": as_text,
     "json": as_json,
     "srt": as_srt,
