@@ -321,7 +321,18 @@ def test_joined_mp3_of_which_none_or_only_the_second_has_tags(tmp_path: Path) ->
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.97])
 @pytest.mark.parametrize(
     ("form", "codec"),
-    [("ipod", "aac"), ("mov", "pcm_s16le"), ("matroska", "libopus"), ("flac", "flac"), ("wav", "pcm_s16le")],
+    [
+        ("ipod", "aac"),
+        ("mov", "pcm_s16le"),
+        ("matroska", "libopus"),
+        ("flac", "flac"),
+        ("wav", "pcm_s16le"),
+        ("aiff", "pcm_s16be"),
+        ("asf", "wmav2"),
+        ("avi", "libmp3lame"),
+        ("au", "pcm_s16be"),
+        ("caf", "pcm_s16le"),
+    ],
 )
 @pytest.mark.parametrize("faststart", [True, False])
 def test_what_is_known_to_be_cut_is_called_truncated(

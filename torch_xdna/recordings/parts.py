@@ -22,6 +22,7 @@ from typing import BinaryIO
 BEGINS = {
     "wave": rb"(?:RIFF|RIFX|RF64|BW64)[\x00-\xff]{4}WAVE",
     "aiff": rb"FORM[\x00-\xff]{4}AIF[FC]",
+    "avi": rb"RIFF[\x00-\xff]{4}AVI LIST",
     "flac": rb"fLaC[\x00\x80]\x00\x00\x22",
     "ogg": rb"OggS\x00[\x02\x06]\x00{8}",
     "mp4": rb"\x00\x00[\x00-\xff]{2}ftyp[ -~]{4}",
@@ -123,7 +124,9 @@ def _part(file: BinaryIO, kind: str, begin: int, end: int, size: int) -> Part:
         return Part(data, kind, (int.from_bytes(data.at(8 + 13, 5), "big") & 0xF_FFFF_FFFF) / max(rate, 1))
     if kind == "ogg":
         return Part(data, kind, frames=_ogg_frames(data))
-    if kind == "mp3":
+    if kind in ("avi", "au", "caf", "asf"):
+        _check_length(data, _LENGTHS[kind](data))
+    elif kind == "mp3":
         _check_mp3(data, size - begin)
     elif kind == "mp4":
         _check_mp4(data)
@@ -241,6 +244,38 @@ def _ogg_frames(data: Bytes) -> int:
     granule = int.from_bytes(head[6:], "little", signed=True)
     is_alone = b"\x01vorbis" in data.at(0, 64) and data.at(14, 4) == data.at(begin + last + 14, 4)
     return max(0, granule) if head[5] & 4 and is_alone else 0
+
+
+def _avi_length(data: Bytes) -> int:
+    return 8 + int.from_bytes(data.at(4, 4), "little")
+
+
+def _au_length(data: Bytes) -> int:
+    return int.from_bytes(data.at(4, 4), "big") + int.from_bytes(data.at(8, 4), "big")
+
+
+def _caf_length(data: Bytes) -> int:
+    """Where its last chunk ends; the samples' may say -1, for unknown."""
+    at = 8
+    while at + 12 <= data.size and (length := int.from_bytes(data.at(at + 4, 8), "big", signed=True)) >= 0:
+        at += 12 + length
+    return at
+
+
+def _asf_length(data: Bytes) -> int:
+    """From the file properties, unless their flag says that it was broadcast."""
+    at = data.at(0, 1 << 16).find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    is_known = at >= 0 and data.at(at + 88, 1) != b"\x01"
+    return int.from_bytes(data.at(at + 40, 8), "little") if is_known else 0
+
+
+_LENGTHS = {"avi": _avi_length, "au": _au_length, "caf": _caf_length, "asf": _asf_length}
+
+
+def _check_length(data: Bytes, announced: int) -> None:
+    """Longer by no more than a header is a mistake in counting."""
+    if announced > data.size + 64 and not _UNKNOWN <= announced < 1 << 33:
+        raise Truncated(f"{announced} bytes are announced and {data.size} are there")
 
 
 def _check_mp3(data: Bytes, rest: int) -> None:
