@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,6 +157,8 @@ class Writer:
             return None
         chosen = {made[-1], *(self.rng.choice(made) for _ in range(self.rng.randint(0, 2)))}
         self.program.outputs = sorted(chosen)
+        used = set(re.findall(r"\w+", " ".join(self.program.lines)))
+        self.program.tensors = {n: t for n, t in self.program.tensors.items() if n in used}
         return self.program
 
 
