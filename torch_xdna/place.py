@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from torch_xdna.errors import FallbackError
+from torch_xdna.lengths import REASON, by_row
 from torch_xdna.matching import Refusal, Scope, is_compute, match_graph
 from torch_xdna.matching.layout import size_of
 from torch_xdna.matching.rows import module_path
@@ -53,6 +54,7 @@ def check_fallback(rows: tuple[Row, ...]) -> None:
 
 def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
     region = {node: i for i, plan in enumerate(parts.plans) for node in plan.nodes}
+    lengths = {i: REASON if by_row(plan.region, plan.batch) else "" for i, plan in enumerate(parts.plans)}
     exported = {b.node for plan in parts.plans for b in plan.outputs}
     eager = set(parts.eager)
     out = []
@@ -69,7 +71,7 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
             out.append(_row(op, node, value, EAGER, None, refusal.reason))
         elif node in region:
             if node.target is not operator.getitem:
-                out.append(_row(op, node, value, DEVICE, region[node], ""))
+                out.append(_row(op, node, value, DEVICE, region[node], lengths[region[node]]))
         elif absorbed_by is not None:
             kind = type(scope.matches[absorbed_by].op).__name__.lower()
             whole = absorbed_by.target is operator.getitem and node in absorbed_by.all_input_nodes

@@ -58,7 +58,7 @@ class GraphReport:
             self.name,
             self.frame,
             self.regions,
-            tuple((r.op, r.where, r.reason) for r in self.rows),
+            tuple((r.op, r.where, r.reason if r.where == EAGER else "") for r in self.rows),
             self.device,
         )
 
@@ -137,7 +137,9 @@ class Report:
         return sum((g.failures for g in self.graphs), Counter())
 
     def _stats(self) -> list[Any]:
-        executables = {id(e): e for g in self.graphs for e in g.executables}
+        # One for several lengths has one for each inside.
+        found = (getattr(e, "executables", (e,)) for g in self.graphs for e in g.executables)
+        executables = {id(e): e for some in found for e in some}
         return [e.stats for e in executables.values() if hasattr(e, "stats")]
 
     def summary(self) -> str:
