@@ -68,10 +68,12 @@ _numbers = itertools.count()
 
 @dataclass(eq=False)
 class Report:
-    """What was compiled for one function or module: several compiles; several graphs if Dynamo breaks it."""
+    """What was compiled for one function or module: several compiles; several graphs if Dynamo breaks it.
+    `off`: what switches torch.compile off, if something does; then there are no graphs."""
 
     graphs: list[GraphReport] = field(default_factory=list)
     number: int = field(default_factory=lambda: next(_numbers))
+    off: str = ""
 
     @property
     def name(self) -> str:
@@ -144,6 +146,8 @@ class Report:
 
     def summary(self) -> str:
         """As `encoder: 1 region, 0 eager ops`."""
+        if self.off and not self.graphs:
+            return f"nothing is compiled, all of it runs eager on the CPU, because {self.off}"
         failed = f", {_count(self.failures.total(), 'failed call')} run eager" if self.failures else ""
         return f"{self.name}: {_count(self.regions, 'region')}, {_count(self.eager_ops, 'eager op')}{failed}"
 
@@ -202,6 +206,8 @@ class Report:
         console = Console(file=text, width=160, color_system=None)
         for table in self.tables():
             console.print(table)
+        if self.off and not self.graphs:
+            return f"{self.summary()}\n"
         counts = f"{_count(self.device_ops, 'op')} on the device, {_count(self.compiles, 'compile')}"
         console.print(f"{self.summary()} ({counts})")
         return text.getvalue()
