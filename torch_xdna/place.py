@@ -18,6 +18,12 @@ from torch_xdna.partition import Partition, partition
 from torch_xdna.report import DEVICE, EAGER, Row
 from torch_xdna.trace import NEEDS_GRADIENTS, Origin
 
+# No reason for a warning: what the device gives does not wait for it.
+ASIDE = (
+    "it only gives attention weights, which the device's attention has within: the caller asked for them "
+    "(output_attentions=True)"
+)
+
 
 def place(
     aten: fx.GraphModule, origin: Origin, banned: Mapping[fx.Node, Refusal] | None = None
@@ -68,7 +74,8 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
         absorbed_by = parts.absorbed.get(node)
         if node in eager:
             refusal = scope.refusals.get(node) or Refusal("nothing on the device needs it there")
-            out.append(_row(op, node, value, EAGER, None, refusal.reason))
+            reason = ASIDE if node in parts.aside else refusal.reason
+            out.append(_row(op, node, value, EAGER, None, reason))
         elif node in region:
             if node.target is not operator.getitem:
                 out.append(_row(op, node, value, DEVICE, region[node], lengths[region[node]]))
