@@ -68,8 +68,6 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
         if not is_compute(node) and node not in region:
             continue
         value = _first_tensor(node.meta["val"])
-        if value is None:
-            continue
         op = str(node.target).removesuffix(".default")
         absorbed_by = parts.absorbed.get(node)
         if node in eager:
@@ -93,11 +91,17 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
 
 
 def _first_tensor(value: Any) -> torch.Tensor | None:
-    """An op's result, or the first of several that is a tensor (control flow may give numbers, too)."""
-    values = value if isinstance(value, (tuple, list)) else (value,)
-    return next((v for v in values if isinstance(v, torch.Tensor)), None)
+    """The tensor, or the first of an op's results that is one: a custom op may return numbers or lists first."""
+    if isinstance(value, torch.Tensor):
+        return value
+    found = (_first_tensor(v) for v in value) if isinstance(value, (tuple, list)) else ()
+    return next((v for v in found if v is not None), None)
 
 
-def _row(op: str, node: fx.Node, value: torch.Tensor, where: str, region: int | None, reason: str) -> Row:
+def _row(
+    op: str, node: fx.Node, value: torch.Tensor | None, where: str, region: int | None, reason: str
+) -> Row:
+    if value is None:
+        return Row(op, module_path(node), (), "no tensor", where, region, reason)
     sizes = tuple(s if isinstance(s, int) else str(s) for s in map(size_of, value.shape))
     return Row(op, module_path(node), sizes, str(value.dtype).removeprefix("torch."), where, region, reason)
