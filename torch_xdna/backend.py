@@ -15,7 +15,7 @@ from torch_xdna import runtime as running
 from torch_xdna.devices import Device, select
 from torch_xdna.errors import XdnaError
 from torch_xdna.matching import Refusal
-from torch_xdna.place import check_fallback, place, training_rows
+from torch_xdna.place import ASIDE, check_fallback, place, training_rows
 from torch_xdna.recovery import Recovery
 from torch_xdna.report import EAGER, GraphReport, Row
 from torch_xdna.runtime import RegionCall, RegionRefused, assemble
@@ -117,7 +117,7 @@ def _tell(rows: tuple[Row, ...], settings: Settings) -> None:
     if settings.fallback == "error":
         check_fallback(rows)
     for row in rows:
-        if row.where == EAGER:
+        if row.where == EAGER and row.reason != ASIDE:
             _warn_once(row)
 
 

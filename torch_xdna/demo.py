@@ -21,12 +21,15 @@ def main() -> int:
 
     import torch_xdna
     from torch_xdna import audio, speech
+    from torch_xdna.switches import switched_off
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     console = Console()
     warnings.showwarning = lambda message, *_: console.print(f"[yellow]{message}[/yellow]")
 
+    if off := switched_off():
+        console.print(f"[yellow]the encoder runs eager on the CPU, because {off}[/yellow]")
     model = WhisperForConditionalGeneration.from_pretrained(speech.CHECKPOINT, dtype=torch.float32).eval()
     model.model.encoder.compile(backend="xdna")
     processor = WhisperProcessor.from_pretrained(speech.CHECKPOINT)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import threading
+import inspect
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ from lowering.overlay.variants import Variant
 from torch_xdna.devices.npu.overlay import installed_variant
 from torch_xdna.place import place, training_rows
 from torch_xdna.report import GraphReport, Report
+from torch_xdna.switches import switched_off
 from torch_xdna.trace import origin, to_aten
+
+_ENOUGH = 1 << 30  # compiles of one function
 
 
 def explain(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
@@ -24,56 +28,84 @@ def explain(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> Repo
     without some ops counts, if it is installed.
 
     The call is made once, eagerly, under torch.no_grad() (a graph that needs gradients runs eager as a
-    whole). With tensors on the meta device, or under a FakeTensorMode, nothing is computed and large models
-    cost seconds.
+    whole), and explained as the first of its kind: what was compiled or explained before in this process
+    makes no difference to it, nor it to what comes. With tensors on the meta device, or under a
+    FakeTensorMode, nothing is computed and large models cost seconds. Where torch.compile is switched off
+    the report says so.
     """
-    _found.graphs = report = Report()
-    try:
-        with torch.no_grad(), _uncompiled(fn_or_module) as target:
-            torch.compile(target, backend=_explaining(installed_variant()))(*args, **kwargs)
-    finally:
-        _found.graphs = None
+    report = Report(off=switched_off() or "")
+    with torch.no_grad(), _uncompiled(fn_or_module) as target, _apart():
+        _compiled(target, _Explaining(report, installed_variant()))(*args, **kwargs)
     return report
 
 
 def capture_regions(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Region]:
     """The regions that a call would send to a device; see `explain`."""
-    return explain(fn_or_module, *args, **kwargs).region_list
+    report = explain(fn_or_module, *args, **kwargs)
+    if report.off:
+        warnings.warn(f"xdna: {report.summary()}", stacklevel=2)
+    return report.region_list
 
 
-class _Found(threading.local):
-    graphs: Report | None = None
+class _Explaining:
+    """A backend that runs eager and, at each run, notes what graph it ran. One for each report: Dynamo
+    reuses what it compiled for a backend."""
+
+    def __init__(self, report: Report, variant: Variant) -> None:
+        self._report, self._variant = report, variant
+
+    def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
+        of = origin(gm)
+
+        def noting(run: Callable[..., Any], graph: GraphReport) -> Callable[..., Any]:
+            def run_and_note(*args: Any) -> Any:
+                self._report.graphs.append(graph)
+                return run(*args)
+
+            return run_and_note
+
+        def compile_aten(aten: fx.GraphModule) -> Callable[..., Any]:
+            parts, rows = place(aten, of, variant=self._variant)
+            regions = tuple(plan.region for plan in parts.plans)
+            return noting(aten.forward, GraphReport(of.name, of.frame, rows, regions))
+
+        return to_aten(gm, example_inputs, compile_aten) or noting(
+            gm.forward, GraphReport(of.name, of.frame, training_rows(gm))
+        )
 
 
-_found = _Found()
+def _compiled(target: Any, backend: Any) -> Callable[..., Any]:
+    # Where torch can (2.13), its compiles do not count for the limit of anyone else's.
+    alone = "isolate_recompiles" in inspect.signature(torch.compile).parameters
+    options: dict[str, Any] = {"isolate_recompiles": True} if alone else {}
+    return torch.compile(target, backend=backend, **options)
 
 
-@functools.cache
-def _explaining(variant: Variant) -> Callable[..., Any]:
-    """A backend of its own for each overlay, because Dynamo reuses the compiles of a backend."""
-    return functools.partial(_explain_graph, variant)
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Dynamo without memory of the sizes that earlier calls of the same code had (it would make those that
+    differ symbolic), and without a limit of compiles; afterwards as it was.
 
+    The memory is no official interface; without it the first of several explanations is as it should be.
+    """
+    limits = {
+        name: _ENOUGH
+        for name in ("recompile_limit", "accumulated_recompile_limit")
+        if hasattr(torch._dynamo.config, name)
+    }
+    with torch._dynamo.config.patch(limits):
+        try:
+            from torch._dynamo import pgo
 
-def _explain_graph(variant: Variant, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-    """Runs eager and, at each run, notes what graph it ran."""
-    of = origin(gm)
-
-    def noting(run: Callable[..., Any], graph: GraphReport) -> Callable[..., Any]:
-        def run_and_note(*args: Any) -> Any:
-            if _found.graphs is not None:
-                _found.graphs.graphs.append(graph)
-            return run(*args)
-
-        return run_and_note
-
-    def compile_aten(aten: fx.GraphModule) -> Callable[..., Any]:
-        parts, rows = place(aten, of, variant=variant)
-        regions = tuple(plan.region for plan in parts.plans)
-        return noting(aten.forward, GraphReport(of.name, of.frame, rows, regions))
-
-    return to_aten(gm, example_inputs, compile_aten) or noting(
-        gm.forward, GraphReport(of.name, of.frame, training_rows(gm))
-    )
+            kept = pgo._CODE_STATE
+        except (ImportError, AttributeError):
+            yield
+            return
+        pgo._CODE_STATE = defaultdict(pgo.CodeState)
+        try:
+            yield
+        finally:
+            pgo._CODE_STATE = kept
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lowering.ops import Op, Param, Region, Value
+from lowering.ops import Attention, Op, Param, Region, Value
 from torch_xdna.fusion import fuse
 from torch_xdna.matching import Match, Matrix, Scope
 from torch_xdna.matching.layout import Dims, Size
@@ -49,10 +49,12 @@ class Plan:
 
 @dataclass
 class Partition:
-    """`steps`: eager nodes and regions, in an order to run. `absorbed`: node -> who made it needless."""
+    """`steps`: eager nodes and regions, in an order to run. `absorbed`: node -> who made it needless.
+    `aside`: eager nodes that only give what attention on the device has within, as its weights."""
 
     steps: list[fx.Node | Plan] = field(default_factory=list)
     absorbed: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    aside: frozenset[fx.Node] = frozenset()
 
     @property
     def plans(self) -> list[Plan]:
@@ -65,6 +67,9 @@ class Partition:
 
 def partition(graph: fx.Graph, scope: Scope, name: str = "region") -> Partition:
     demand = _Demand(graph, scope)
+    within = demand.only_asked_for()
+    if within:
+        demand = _Demand(graph, scope, within)
     stages = _stages(graph, scope, demand)
     groups: dict[tuple[int, Size], list[fx.Node]] = {}
     for node in graph.nodes:
@@ -85,14 +90,16 @@ def partition(graph: fx.Graph, scope: Scope, name: str = "region") -> Partition:
         for inner in scope.matches[node].absorbs:
             if inner not in demand.device and inner not in demand.eager:
                 out.absorbed[inner] = node
+    out.aside = demand.aside(graph)
     return out
 
 
 class _Demand:
-    """`device`: tensors that it computes, `exported`: those that leave it, `eager`: nodes that run eager."""
+    """`device`: tensors that it computes, `exported`: those that leave it, `eager`: nodes that run eager.
+    `on_cpu`: matched tensors that run eager nevertheless."""
 
-    def __init__(self, graph: fx.Graph, scope: Scope) -> None:
-        self.scope = scope
+    def __init__(self, graph: fx.Graph, scope: Scope, on_cpu: frozenset[fx.Node] = frozenset()) -> None:
+        self.scope, self._on_cpu = scope, on_cpu
         self.device: set[fx.Node] = set()
         self.eager: set[fx.Node] = set()
         self.exported: set[fx.Node] = set()
@@ -131,12 +138,38 @@ class _Demand:
 
     def origin(self, node: fx.Node) -> fx.Node | None:
         """The matched tensor that a region can export as `node`: itself, or what it copies or casts."""
+        found = self._origin(node)
+        return None if found in self._on_cpu else found
+
+    def _origin(self, node: fx.Node) -> fx.Node | None:
         if node in self.scope.matches:
             return node
         layout = self.scope.layouts.get(node)
         if node.target in VIEWS or layout is None or layout.matrix is None or layout.scale != 1:
             return None  # views stay views, so that aliases stay aliases
         return layout.matrix.node if layout.matrix.node in self.scope.matches else None
+
+    def only_asked_for(self) -> frozenset[fx.Node]:
+        """Tensors within attention that the device would compute a second time, from scores of the CPU, only to
+        give them away: the weights, which transformers' word timestamps ask of every layer and never use."""
+        read = {m.node for m in _reads(self.device, self.scope) if self.scope.computes(m)}
+        return frozenset(
+            {o for n in self.exported if (o := self.origin(n)) is not None} & self._within() - read
+        )
+
+    def aside(self, graph: fx.Graph) -> frozenset[fx.Node]:
+        """The eager nodes of which nothing comes but tensors within attention."""
+        taken = {m.node for m in _reads(self.device, self.scope)}
+        out = self._within() & self.eager
+        for node in reversed(graph.nodes):
+            users = [u for u in node.users if u in self.eager or u.op == "output"]
+            if node in self.eager and node not in taken and users and all(u in out for u in users):
+                out.add(node)
+        return frozenset(out)
+
+    def _within(self) -> set[fx.Node]:
+        attention = [m for n in self.device if isinstance((m := self.scope.matches[n]).op, Attention)]
+        return {inner for match in attention for inner in match.absorbs}
 
 
 def has_effect(node: fx.Node) -> bool:

@@ -12,12 +12,19 @@ from torch import fx
 from lowering.ops import Add, Attention, Gelu, LayerNorm, Softmax
 from lowering.overlay.variants import FULL, Variant
 from torch_xdna.errors import FallbackError
+from torch_xdna.lengths import REASON, by_row
 from torch_xdna.matching import Refusal, Scope, is_compute, match_graph
 from torch_xdna.matching.layout import size_of
 from torch_xdna.matching.rows import module_path
 from torch_xdna.partition import Partition, partition
 from torch_xdna.report import DEVICE, EAGER, Row
 from torch_xdna.trace import NEEDS_GRADIENTS, Origin
+
+# No reason for a warning: what the device gives does not wait for it.
+ASIDE = (
+    "it only gives attention weights, which the device's attention has within: the caller asked for them "
+    "(output_attentions=True)"
+)
 
 
 def place(
@@ -81,6 +88,7 @@ def check_fallback(rows: tuple[Row, ...]) -> None:
 
 def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
     region = {node: i for i, plan in enumerate(parts.plans) for node in plan.nodes}
+    lengths = {i: REASON if by_row(plan.region, plan.batch) else "" for i, plan in enumerate(parts.plans)}
     exported = {b.node for plan in parts.plans for b in plan.outputs}
     eager = set(parts.eager)
     out = []
@@ -92,10 +100,11 @@ def _rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
         absorbed_by = parts.absorbed.get(node)
         if node in eager:
             refusal = scope.refusals.get(node) or Refusal("nothing on the device needs it there")
-            out.append(_row(op, node, value, EAGER, None, refusal.reason))
+            reason = ASIDE if node in parts.aside else refusal.reason
+            out.append(_row(op, node, value, EAGER, None, reason))
         elif node in region:
             if node.target is not operator.getitem:
-                out.append(_row(op, node, value, DEVICE, region[node], ""))
+                out.append(_row(op, node, value, DEVICE, region[node], lengths[region[node]]))
         elif absorbed_by is not None:
             kind = type(scope.matches[absorbed_by].op).__name__.lower()
             whole = absorbed_by.target is operator.getitem and node in absorbed_by.all_input_nodes

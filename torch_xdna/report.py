@@ -58,7 +58,7 @@ class GraphReport:
             self.name,
             self.frame,
             self.regions,
-            tuple((r.op, r.where, r.reason) for r in self.rows),
+            tuple((r.op, r.where, r.reason if r.where == EAGER else "") for r in self.rows),
             self.device,
         )
 
@@ -68,10 +68,12 @@ _numbers = itertools.count()
 
 @dataclass(eq=False)
 class Report:
-    """What was compiled for one function or module: several compiles; several graphs if Dynamo breaks it."""
+    """What was compiled for one function or module: several compiles; several graphs if Dynamo breaks it.
+    `off`: what switches torch.compile off, if something does; then there are no graphs."""
 
     graphs: list[GraphReport] = field(default_factory=list)
     number: int = field(default_factory=lambda: next(_numbers))
+    off: str = ""
 
     @property
     def name(self) -> str:
@@ -143,11 +145,15 @@ class Report:
         return sum((g.failures for g in self.graphs), Counter())
 
     def _stats(self) -> list[Any]:
-        executables = {id(e): e for g in self.graphs for e in g.executables}
+        # One for several lengths has one for each inside.
+        found = (getattr(e, "executables", (e,)) for g in self.graphs for e in g.executables)
+        executables = {id(e): e for some in found for e in some}
         return [e.stats for e in executables.values() if hasattr(e, "stats")]
 
     def summary(self) -> str:
         """As `encoder: 1 region, 0 eager ops`."""
+        if self.off and not self.graphs:
+            return f"nothing is compiled, all of it runs eager on the CPU, because {self.off}"
         failed = f", {_count(self.failures.total(), 'failed call')} run eager" if self.failures else ""
         return f"{self.name}: {_count(self.regions, 'region')}, {_count(self.eager_ops, 'eager op')}{failed}"
 
@@ -207,6 +213,8 @@ class Report:
         console = Console(file=text, width=160, color_system=None)
         for table in self.tables():
             console.print(table)
+        if self.off and not self.graphs:
+            return f"{self.summary()}\n"
         counts = f"{_count(self.device_ops, 'op')} on the device, {_count(self.compiles, 'compile')}"
         if self.dispatches_per_call > self.regions:
             counts += f", {self.dispatches_per_call} dispatches per call"

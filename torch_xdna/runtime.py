@@ -15,6 +15,7 @@ from lowering.ops import Region
 from torch_xdna.adaptors import entering, leaving
 from torch_xdna.devices import Device, Executable
 from torch_xdna.errors import DeviceError
+from torch_xdna.lengths import ByRow, Runs, by_row, with_rows
 from torch_xdna.matching.scope import Weight
 from torch_xdna.matching.views import roots
 from torch_xdna.partition import Partition, Plan
@@ -84,8 +85,15 @@ class RegionCall(nn.Module):
         self.reads, self.recovery = own + more, recovery
         self._sources = slice(len(plan.inputs), len(own))
         self._eager_args = [self.reads.index(n) for n in dict.fromkeys(self.reads)]
-        self.region, self.device_name = region, device.name
-        self.prepared = _prepared(device, region, _recipes(plan.weights, sources))
+        self.region = region
+        recipes = _recipes(plan.weights, sources)
+        self.prepared: Runs
+        if by_row(region, plan.batch):
+            self.prepared = ByRow(
+                lambda rows: _prepared_rows(device, region, recipes, rows), region.values[0].rows
+            )
+        else:
+            self.prepared = _prepared(device, region, recipes)
         self._inputs = [
             entering(b.dims, region.value(v).rows, region.value(v).cols)
             for b, v in zip(plan.inputs, region.inputs)
@@ -111,18 +119,22 @@ class RegionCall(nn.Module):
         return without_grad(self.eager, [args[i] for i in self._eager_args])
 
     def _on_device(self, args: Sequence[Tensor]) -> list[Tensor]:
-        packed = self.prepared.weights.get(args[self._sources])
-        with device_range(f"{self.region.name} on {self.device_name}"):
-            inputs = [enter(t) for enter, t in zip(self._inputs, args)]
-            return self.prepared.executable.run(inputs, packed)
+        inputs = [enter(t) for enter, t in zip(self._inputs, args)]
+        return self.prepared.run(inputs, args[self._sources])
 
 
 class Prepared:
     """An executable and the weights packed for it, shared by graphs with equal regions (other batches)."""
 
-    def __init__(self, executable: Executable, recipes: tuple[Recipe, ...]) -> None:
+    def __init__(self, executable: Executable, recipes: tuple[Recipe, ...], name: str) -> None:
         self.executable = executable
+        self._name = name
         self.weights = WeightStore(lambda sources: _pack(executable, recipes, sources))
+
+    def run(self, inputs: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
+        packed = self.weights.get(sources)
+        with device_range(self._name):
+            return self.executable.run(inputs, packed)
 
 
 _PREPARED: weakref.WeakValueDictionary[tuple, Prepared] = weakref.WeakValueDictionary()
@@ -132,8 +144,16 @@ def _prepared(device: Device, region: Region, recipes: tuple[Recipe, ...]) -> Pr
     key = (device, region, recipes)
     found = _PREPARED.get(key)
     if found is None:
-        found = _PREPARED[key] = Prepared(device.prepare(region), recipes)
+        name = f"{region.name} on {device.name}"
+        found = _PREPARED[key] = Prepared(device.prepare(region), recipes, name)
     return found
+
+
+def _prepared_rows(device: Device, region: Region, recipes: tuple[Recipe, ...], rows: int) -> Prepared:
+    """The region for another number of rows."""
+    region = with_rows(region, rows)
+    shapes = {p.name: p.shape for p in region.params}
+    return _prepared(device, region, tuple(r._replace(shape=shapes[r.param]) for r in recipes))
 
 
 def forget() -> None:

@@ -12,14 +12,16 @@ inlined, method calls, in-place forms) is a case of its own and aliasing is for 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import fx
 
 NEEDS_GRADIENTS = "the graph needs gradients: call it under torch.no_grad() or torch.inference_mode()"
+_RESUMED = re.compile(r"torch_dynamo_resume_in_(.+)_at_\d+")
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,26 @@ def _graph_name(gm: fx.GraphModule) -> str:
         from torch._dynamo.symbolic_convert import InstructionTranslator
 
         frame = InstructionTranslator.current_tx()
-        module = next(iter(frame.f_locals.values()), None)
-        return _kind(type(module).__name__) if isinstance(module, torch.nn.Module) else frame.f_code.co_name
+        return _frame_name(frame.f_code, frame.f_locals)
     except (ImportError, AttributeError):
         return "graph"
+
+
+def _frame_name(code: CodeType, variables: Mapping[str, Any]) -> str:
+    """The class of the module whose method it is, or the function's name; the same after a graph break, when
+    Dynamo goes on in a function of its own making, `torch_dynamo_resume_in_forward_at_42`."""
+    name = code.co_name
+    while found := _RESUMED.fullmatch(name):
+        name = found[1]
+    if name == code.co_name:
+        module = next(iter(variables.values()), None)
+        return _kind(type(module).__name__) if isinstance(module, torch.nn.Module) else name
+    # The variables are those that are used later on, in another order; often the module is not among them.
+    if isinstance(variables.get("self"), torch.nn.Module):
+        return _kind(type(variables["self"]).__name__)
+    path = getattr(code, "co_qualname", "").split(".")  # from Python 3.11 on
+    is_method = len(path) > 1 and path[-2] != "<locals>"
+    return _kind(path[-2]) if is_method else name
 
 
 def _kind(name: str) -> str:

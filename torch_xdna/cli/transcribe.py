@@ -228,9 +228,21 @@ def _load(model: str | None, device: str) -> Transcriber:
     from torch_xdna.speech.transcriber import load
 
     devices.select(device)  # an unusable device is said before a model is loaded
+    _say_if_off(device)
     transcriber = load(model or speech.CHECKPOINT)
     transcriber.model.model.encoder.compile(backend="xdna", options={"device": device})
     return transcriber
+
+
+def _say_if_off(device: str) -> None:
+    """The encoder would run eager without a word: raises XdnaError if a device was asked for that is none of it."""
+    from torch_xdna.switches import switched_off
+
+    off = switched_off()
+    if off and device in ("npu", "array"):
+        raise XdnaError(f"--device {device} can't run the encoder, because {off}")
+    if off:
+        click.echo(f"torch-xdna: the encoder runs eager on the CPU, because {off}", err=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
