@@ -223,8 +223,8 @@ class Ladder:
             yield Rung(case.name, self._on(act), 600.0 if layers else 180.0, (before,), causes, next)
             if case.name == ENCODER:
                 again = functools.partial(self._split, case)
-                causes = ("not the length of a dispatch: the rung before is not the only one that fails",)
-                yield Rung(DISPATCHES, self._on(again), 600.0, (before,), causes, (TOOLCHAIN, RECOVER))
+                reasons = ("not the length of a dispatch: the rung before is not the only one that fails",)
+                yield Rung(DISPATCHES, self._on(again), 600.0, (before,), reasons, (TOOLCHAIN, RECOVER))
             elif layers:
                 before = case.name
 

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "adder.hpp"
 #include "host.hpp"
 #include "rounding.hpp"
 
@@ -271,10 +272,12 @@ template <class T, unsigned N> AIE_INLINE vector<T, N> select(const vector<T, N>
 // ---- fp32 in accumulators ----
 template <unsigned N> AIE_INLINE accum<accfloat, N> add(const accum<accfloat, N> &a, const accum<accfloat, N> &b) {
     host::spend(host::multiply, N / 16);
+    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N>(a.v, b.v, false));
     return accum<accfloat, N>(a.v + b.v);
 }
 template <unsigned N> AIE_INLINE accum<accfloat, N> sub(const accum<accfloat, N> &a, const accum<accfloat, N> &b) {
     host::spend(host::multiply, N / 16);
+    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N>(a.v, b.v, true));
     return accum<accfloat, N>(a.v - b.v);
 }
 template <unsigned N> AIE_INLINE accum<accfloat, N> mul(const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
@@ -284,11 +287,13 @@ template <unsigned N> AIE_INLINE accum<accfloat, N> mul(const vector<bfloat16, N
 template <unsigned N>
 AIE_INLINE accum<accfloat, N> mac(const accum<accfloat, N> &c, const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
     host::spend(host::multiply, N / 16);
+    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N, 1>(c.v, a.v, b.v));
     return accum<accfloat, N>(c.v + detail::widen<N>(a.v) * detail::widen<N>(b.v));
 }
 template <unsigned N>
 AIE_INLINE accum<accfloat, N> msc(const accum<accfloat, N> &c, const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
     host::spend(host::multiply, N / 16);
+    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N, 1>(c.v, a.v, b.v, true));
     return accum<accfloat, N>(c.v - detail::widen<N>(a.v) * detail::widen<N>(b.v));
 }
 
@@ -297,6 +302,7 @@ AIE_INLINE accum<accfloat, N> msc(const accum<accfloat, N> &c, const vector<bflo
 // Intrinsics of the core that the API does not name: lane i takes the products of lanes i and i + 16, in one operation.
 AIE_INLINE auto mac_elem_16_2(const aie::vector<bfloat16, 32> &a, const aie::vector<bfloat16, 32> &b, const aie::accum<accfloat, 16> &c) {
     aie::host::spend(aie::host::multiply);
+    if (aie::detail::exact()) return aie::accum<accfloat, 16>(aie::detail::exact_lanes<16, 2>(c.v, a.v, b.v));
     const auto product = [&]<unsigned... i>(std::integer_sequence<unsigned, i...>, auto half) {
         return aie::detail::widen<16>(__builtin_shufflevector(a.v, a.v, (half + i)...)) *
                aie::detail::widen<16>(__builtin_shufflevector(b.v, b.v, (half + i)...));

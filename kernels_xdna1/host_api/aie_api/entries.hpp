@@ -45,7 +45,7 @@ void host_counts(uint64_t *out) {
 // c[4][4] = a[4][8] b[8][4] as the core's adder computes it (exact) or as the fast path of the CPU does.
 void host_matrix_unit(const uint16_t *a, const uint16_t *b, float *c, int32_t exact) {
     if (exact) {
-        for (int i = 0; i < 16; ++i) c[i] = aie::detail::exact_dot(a + i / 4 * 8, 1, b + i % 4, 4, 0);
+        for (int i = 0; i < 16; ++i) c[i] = aie::detail::exact_dot<8>(a + i / 4 * 8, 1, b + i % 4, 4, 0);
         return;
     }
     const aie::host::flush_denormals flush;
@@ -56,6 +56,10 @@ void host_matrix_unit(const uint16_t *a, const uint16_t *b, float *c, int32_t ex
     unit.mac(x, y);
     const auto sums = unit.to_accum();
     __builtin_memcpy(c, &sums.v, 64);
+}
+
+void host_exact_add(const float *a, const float *b, float *out, int32_t n) {
+    for (int i = 0; i < n; ++i) out[i] = aie::detail::exact_add(a[i], b[i]);
 }
 
 void host_round(const uint32_t *in, uint16_t *out, int32_t n, int32_t mode) {

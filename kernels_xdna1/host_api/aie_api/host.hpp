@@ -1,6 +1,6 @@
 // What only the CPU build has: the state of the core that the kernels can observe, and the switches of the build.
 //   AIE_HOST_DEBUG   every load and store is checked for alignment and for lying inside an operand of the call, and
-//                    matrix products can be asked to follow the core's adder bit by bit (core_state::exact)
+//                    sums can be asked to follow the core's adder bit by bit (core_state::exact, adder.hpp)
 //   AIE_HOST_COUNT   every operation is counted in the issue slot that it takes on the core
 // A switch that is off costs nothing.
 #pragma once
