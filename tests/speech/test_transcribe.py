@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 from torch_xdna import devices, speech
 from torch_xdna.audio import read
 from torch_xdna.cli import transcribe
+from torch_xdna.errors import XdnaError
 from torch_xdna.speech import subtitles, transcriber
 from torch_xdna.speech.windows import Window
 
@@ -106,6 +108,96 @@ def test_broken_files_cost_one_sentence_each_and_the_others_are_done(
     for name in names:
         assert sum(str(tmp_path / name) in line for line in result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
+
+
+def test_samples_beyond_any_scale_cost_one_sentence(tmp_path: Path, heard: dict[str, str]) -> None:
+    """Finite samples whose features are not; "!!!!" with exit code 0 once."""
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, 1e20 * read(CLIPS[0].path, 16_000).astype(np.float64), 16_000, subtype="FLOAT")
+    result = run(CLIPS[1].path, path, CLIPS[0].path)
+    assert result.exit_code == 2
+    assert result.stdout == "".join(f"{clip.path}: {heard[clip.path]}\n" for clip in (CLIPS[1], CLIPS[0]))
+    (said,) = [line for line in result.stderr.splitlines() if str(path) in line]
+    assert "where full scale is 1" in said
+
+
+def test_features_that_are_not_finite_are_one_windows_error() -> None:
+    found = transcriber.load(speech.CHECKPOINT)
+    good = read(CLIPS[0].path, 16_000)
+    first, bad, last = found.transcribe(
+        [Window(0.0, s, 16_000) for s in (good, np.float32(1e20) * good, good)]
+    )
+    assert first == last and isinstance(first, list) and [s.text for s in first] == [CLIPS[0].text]
+    assert (
+        isinstance(bad, XdnaError) and "features of 0.00 s to" in str(bad) and "full scale is 1" in str(bad)
+    )
+
+
+def test_a_windows_error_is_its_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    class Refusing(transcriber.Transcriber):
+        def transcribe(self, windows, heard=None):
+            found = super().transcribe(windows, heard)
+            return [XdnaError("it is too loud"), *found[1:]]
+
+    model = transcriber.load(speech.CHECKPOINT)
+    jobs = [transcribe.Job(Path(clip.path)) for clip in CLIPS[:2]]
+    transcribe.run(jobs, Refusing(model.model, model.processor), 2, lambda _: None, lambda _: None)
+    assert str(jobs[0].error) == f"{CLIPS[0].path} can't be transcribed: it is too loud"
+    assert jobs[1].error is None and [s.text for s in jobs[1].segments] == [CLIPS[1].text]
+
+
+POOR = {
+    "none": None,
+    "empty": {},
+    "another model's": {
+        "decoder_start_token_id": 50258,
+        "eos_token_id": 50257,
+        "no_timestamps_token_id": 50363,
+        "suppress_tokens": [1, 2, 50361],
+        "lang_to_id": {"<|en|>": 50259},
+        "is_multilingual": True,
+    },
+    "a short length": {"max_length": 20, "max_new_tokens": 3},
+    "a prompt": {"forced_decoder_ids": [[1, None], [2, 50359]], "language": "en", "task": "transcribe"},
+    "more than ids": {"return_dict_in_generate": True, "output_scores": True},
+}
+
+
+@pytest.mark.parametrize("poor", POOR)
+def test_the_generation_config_decides_nothing(tmp_path: Path, heard: dict[str, str], poor: str) -> None:
+    folder = Path(shutil.copytree(speech.CHECKPOINT, tmp_path / "model"))
+    (folder / "generation_config.json").unlink()
+    if POOR[poor] is not None:
+        (folder / "generation_config.json").write_text(json.dumps(POOR[poor]))
+    found = transcriber.load(folder).transcribe([Window(0.0, read(CLIPS[0].path, 16_000), 16_000)])
+    assert [" ".join(s.text for s in segments) for segments in found] == [heard[CLIPS[0].path]]
+
+
+@pytest.mark.parametrize("arguments", [("--language", "de"), ("--task", "translate")])
+def test_an_english_only_model_says_so(arguments: tuple[str, str]) -> None:
+    error = run(CLIPS[0].path, *arguments).exception
+    assert "English only" in str(error) and arguments[0] in str(error)
+
+
+def test_english_may_be_asked_of_an_english_only_model(heard: dict[str, str]) -> None:
+    result = run(CLIPS[0].path, "--language", "English", "--format", "json")
+    record = json.loads(result.stdout)
+    assert (record["language"], record["text"]) == ("en", heard[CLIPS[0].path])
+
+
+def test_segments_begin_and_end_where_the_model_says() -> None:
+    """The window is loud from its beginning; the prompt is among the ids and is nobody's words."""
+    found = transcriber.load(speech.CHECKPOINT)
+    zero, start, end = (found.vocabulary.zero or 0), found.vocabulary.start, found.vocabulary.end
+    words = found.processor.tokenizer.encode(" left", add_special_tokens=False)
+    window = Window(30.0, np.full(16_000 * 9, 0.1, np.float32), 16_000)
+    ids = [start, zero + 260, *words, zero + 300, zero + 310, *words, zero + 400, end, end]
+    assert [(s.start, s.end, s.text) for s in found._segments(window, ids)] == [
+        (35.2, 36.0, "left"),
+        (36.2, 38.0, "left"),
+    ]
+    (silent_about_it,) = found._segments(window, [start, *words, end])
+    assert (silent_about_it.start, silent_about_it.end) == (30.0, 39.0)
 
 
 def test_a_silent_file_is_an_empty_transcript(tmp_path: Path) -> None:

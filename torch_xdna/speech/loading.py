@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _SHOWN = 3  # names in a sentence; the rest is counted
 # Rows of the embedding -> id of <|endoftext|>, in OpenAI's three vocabularies. The last 1501 rows are timestamps.
 _OPENAI = {51_864: 50_256, 51_865: 50_257, 51_866: 50_257}
 _TIMESTAMPS = 1_501
+_PADDING = 128  # embeddings are padded to multiples of up to this
 
 
 def load_whole(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
@@ -61,7 +63,9 @@ class _Unfit(Exception):
 
 def _quietly(load: Any, *args: Any, **kwargs: Any) -> Any:
     try:
-        return load(*args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load(*args, **kwargs)
     except Exception as error:  # files of any content raise anything: pickle's, zip's, tokenizers' own errors
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise _Unfit(lines[0].rstrip(".: ")) from error
@@ -195,8 +199,6 @@ def _check_vocabulary(model: WhisperForConditionalGeneration, tokenizer: Any, st
     reasons = []
     if max(ids) >= rows:
         reasons.append(f"its ids reach {max(ids)} and the model's embedding has {rows} rows")
-    if absent := found.end - sum(number < found.end for number in ids):
-        reasons.append(f"{absent} of the {found.end} tokens before <|endoftext|> are missing")
     if rows in _OPENAI and found.end != _OPENAI[rows]:
         reasons.append(f"<|endoftext|> is {found.end} and in a vocabulary of {rows} it is {_OPENAI[rows]}")
     if found.zero is not None:
@@ -207,6 +209,9 @@ def _check_vocabulary(model: WhisperForConditionalGeneration, tokenizer: Any, st
             )
         elif found.zero + timestamps > rows:
             reasons.append(f"{timestamps} timestamps from {found.zero} on do not fit into {rows} rows")
+    known = max(max(ids) + 1, 0 if found.zero is None else found.zero + model.config.max_source_positions + 1)
+    if rows - known >= _PADDING:
+        reasons.append(f"it has {known} tokens and the model's embedding {rows} rows")
     for key, number, token in (
         ("decoder_start_token_id", found.start, "<|startoftranscript|>"),
         ("eos_token_id", found.end, "<|endoftext|>"),
