@@ -1,11 +1,12 @@
 # make demo   transcribe the shipped clips through the Hugging Face pipeline, encoder on the default device
 # make test   ruff, mypy and the whole test-suite, in another order each time; the seed that is printed repeats it:
 #             make test SEED=123 JOBS=4
+# make matrix a quick part of the suite with the oldest and the newest torch and transformers that pyproject.toml allows
 # make bench  pytest-benchmark's tables per layer, all of them or SELECT="base and fc1"
 # make tables all of benchmarks/results: measured on this machine (leave it alone meanwhile) and modelled, with
 #             OpenVINO and CTranslate2 where they install; make tables TABLES=--quick to try it
-# All create the environment in .venv first. PYTHON picks the interpreter (3.10 or newer); TORCH picks the build of
-# torch (any 2.13 works; on x86-64 without an index of CPU builds pip takes the CUDA one, which is large but fine).
+# All but matrix create the environment in .venv first. PYTHON picks the interpreter (3.10 or newer); TORCH picks the build of
+# torch (any of the range in pyproject.toml works; on x86-64 without an index of CPU builds pip takes the CUDA one, which is large but fine).
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -14,13 +15,16 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SEED ?= default
 
-.PHONY: demo test lint format bench tables clean
+.PHONY: demo test matrix lint format bench tables clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m torch_xdna.demo
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --randomly-seed=$(SEED) --durations 12
+
+matrix:
+	$(PYTHON) tests/matrix.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -55,6 +55,7 @@ CHEAPER = {
     "make demo": ["make -n demo", "python -m torch_xdna.demo"],
     'make demo TORCH="torch==2.13.0+cpu --extra-index-url=..."': ["make -n demo TORCH=torch"],
     "make test": ["make -n test"],  # this suite
+    "make matrix": ["make -n matrix", "python tests/matrix.py --list"],  # environments of 5 GB
     "make bench": ["make -n bench"],
     'make bench SELECT="base and fc1"': [
         'make -n bench SELECT="base and fc1"',
