@@ -57,14 +57,6 @@ def test_a_linear_layer_of_changing_lengths_is_one_dispatch() -> None:
 
 
 @torch.no_grad()
-def test_time_first() -> None:
-    """(time, batch, features), as torch's own transformer layers take it by default."""
-    module = nn.Linear(WIDTH, WIDTH).eval()
-    counts = _calls(_on_array(module), module, [(n, 3, WIDTH) for n in (5, 9, 40)])
-    assert counts[1:] == [1, 1], counts  # the first call's sizes are fixed: a batch of 5
-
-
-@torch.no_grad()
 def test_a_batch_of_vectors_and_a_weight_that_each_takes() -> None:
     added = nn.Parameter(torch.randn(WIDTH))
 
@@ -84,7 +76,7 @@ def test_many_rows_are_few_dispatches() -> None:
 
 @torch.no_grad()
 def test_clips_stay_clips() -> None:
-    """Attention and convolutions mix a clip's rows: a batch of clips is a dispatch for each, as before."""
+    """Attention and convolutions mix a clip's rows: a batch of clips is a dispatch for each."""
 
     def fn(x: Tensor) -> Tensor:
         q = x.unflatten(-1, (2, 64)).transpose(1, 2)
