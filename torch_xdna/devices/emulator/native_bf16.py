@@ -95,8 +95,22 @@ def product(x: Tensor, matrix: Bf16Matrix, *, gelu: bool, residual: Tensor | Non
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(scale q @ k.T) @ v per head: q (n, 64 heads), k and v (heads, t, 64), all bf16; bf16 (n, 64 heads)."""
+    """softmax(scale q @ k.T) @ v per head: q (n, 64 heads), k and v (heads, t, 64), all bf16; bf16 (n, 64 heads).
+
+    A row whose query, or whose keys or values, are not finite is NaN; torch's flash kernel would make it zero.
+    """
     heads = q.unflatten(1, (len(k), -1)).transpose(0, 1)
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    out = flash(heads[None], k[None], v[None], 0.0, False, attn_mask=None, scale=scale)[0]
-    return out[0].transpose(0, 1).reshape(q.shape)
+    if _all_finite(heads, k, v):
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out = flash(heads[None], k[None], v[None], 0.0, False, attn_mask=None, scale=scale)[0][0]
+    else:
+        scores = torch.softmax(heads.float() @ k.float().mT * scale, -1)
+        out = (scores @ v.float()).to(torch.bfloat16)
+    return out.transpose(0, 1).reshape(q.shape)
+
+
+def _all_finite(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether operands are, and so the scores must be (by Cauchy and Schwarz)."""
+    norms = (torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).amax(-1) for x in (q, k))
+    scores = next(norms) * next(norms)
+    return bool(torch.isfinite(scores).all() & torch.isfinite(v.sum(dtype=torch.float32)))
