@@ -12,9 +12,9 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from lowering.decode import describe, pattern
-from lowering.instructions import Command, Dma, Wait
-from lowering.packing import HeaderFill
+from lowering.commands.commands import Command, Dma, Wait
+from lowering.commands.decode import describe, pattern
+from lowering.host_data.fills import HeaderFill
 
 if TYPE_CHECKING:
     from lowering.program import Program

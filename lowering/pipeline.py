@@ -7,21 +7,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from lowering import limits, memory, ops
-from lowering.attention import attention_header, attention_work
+from lowering import limits, ops
+from lowering.buffers import Buffer
+from lowering.commands.encode import encode
+from lowering.commands.schedule import schedule
 from lowering.errors import LimitError
-from lowering.gemm import gemm_header, gemm_work
-from lowering.instructions import encode
+from lowering.host_data.fills import HeaderFill
 from lowering.limits import BLOCK_BYTES
-from lowering.packing import HeaderFill
-from lowering.plan import Plan, plan
 from lowering.program import MemoryPlan, OpFacts, Program
-from lowering.rows import row_header, row_work
-from lowering.schedule import schedule
-from lowering.split import LONGEST_S, SPLITS, cut
-from lowering.steps import AttentionStep, Buffer, GemmStep, RowStep, Step, reads, writes
-from lowering.streams import EVERY_FORM, Forms
-from lowering.work import PATHS, Work
+from lowering.steps import placement
+from lowering.steps.kinds import AttentionStep, GemmStep, RowStep, Step, reads, writes
+from lowering.steps.plan import Plan, plan
+from lowering.steps.split import LONGEST_S, SPLITS, cut
+from lowering.streams.attention import attention_header, attention_work
+from lowering.streams.descriptors import EVERY_FORM, Forms
+from lowering.streams.gemm import gemm_header, gemm_work
+from lowering.streams.rows import row_header, row_work
+from lowering.streams.step_streams import PATHS, Work
 
 COLUMN_CHOICES = (1, 2, 4)
 
@@ -39,7 +41,7 @@ def lower(
 
     `iterated` False writes iterated descriptors out as more transfers: the same bits, a longer stream.
     `split` "layer" or "op" makes a dispatch of each layer or step instead of one of all; in any case dispatches are
-    split that are modelled to take longer than `longest_s` (`lowering.split`). The same bits, too.
+    split that are modelled to take longer than `longest_s` (`lowering.steps.split`). The same bits, too.
     `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
@@ -114,7 +116,7 @@ def _header(step: Step, columns: int) -> tuple[int, ...]:
 def _place(planned: Plan) -> MemoryPlan:
     """Set every buffer's offset."""
     weights = [buffer for buffer, _ in planned.weights]
-    lifetimes: dict[Buffer, memory.Lifetime] = {}
+    lifetimes: dict[Buffer, placement.Lifetime] = {}
     for fill in planned.inputs:
         lifetimes[fill.target.buffer] = (-1, -1)
     for index, step in enumerate(planned.steps):
@@ -125,8 +127,8 @@ def _place(planned: Plan) -> MemoryPlan:
         # results have a place of their own: the host marks it before a run to notice what was not written
         lifetimes[output.matrix.buffer] = (-1, len(planned.steps))
     return MemoryPlan(
-        BLOCK_BYTES * memory.place_in_order(weights),
-        BLOCK_BYTES * memory.place_by_liveness(lifetimes),
+        BLOCK_BYTES * placement.place_in_order(weights),
+        BLOCK_BYTES * placement.place_by_liveness(lifetimes),
         (*weights, *lifetimes),
     )
 

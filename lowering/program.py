@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lowering import listing
-from lowering.instructions import Command
+from lowering.buffers import Buffer
+from lowering.commands.commands import Command
+from lowering.host_data.fills import InputFill, OutputTake, WeightFiller
 from lowering.limits import BLOCK, BLOCK_BYTES
-from lowering.packing import InputFill, OutputTake, WeightFiller
-from lowering.steps import Buffer
 
 Range = tuple[int, int]  # byte offset, byte size
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering.errors import LackingError
-from lowering.overlay.program import ATTENTION, CORE_PROGRAM, Call, Loop, Switch, walk
+from lowering.overlay.core_program import ATTENTION, CORE_PROGRAM, Call, Loop, Switch, walk
 
 ATTENTION_OP, NORM_OP = "attention", "layer_norm"
 ROW_OPS = ("softmax", "gelu", "add")  # each of them alone; products and attention have their own

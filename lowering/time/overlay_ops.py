@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from lowering import ops
-from lowering.frames import PLANES, frames
+from lowering.host_data.conv_input import PLANES, frames
 from lowering.time.costs import Costs
 
 ROWS = 4

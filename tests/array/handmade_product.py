@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lowering.bf16 import from_bf16, to_bf16
-from lowering.instructions import MM2S, S2MM, Dma, Wait, encode, token_id
+from lowering.commands.commands import Dma, Wait, token_id
+from lowering.commands.encode import encode
+from lowering.commands.registers import MM2S, S2MM
+from lowering.host_data.bf16 import from_bf16, to_bf16
 from lowering.overlay import overlay
 from lowering.overlay.description import KERNELS
 from torch_xdna.devices.array import Refusal, RunStats, Simulator

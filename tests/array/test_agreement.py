@@ -9,7 +9,7 @@ from array_regions import SMALL, Prepared, attention, clip, layer_norm, linear, 
 
 from lowering import ops
 from lowering.overlay import overlay
-from lowering.time.encoder import EncoderConfig, encoder_region
+from lowering.whisper import EncoderConfig, encoder_region
 from torch_xdna.devices.array import Simulator
 from torch_xdna.devices.array.device import ArrayDevice
 from torch_xdna.devices.emulator import EmulatorDevice

@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 from handmade_product import BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.instructions import (
-    MM2S,
-    S2MM,
-    AddressPatch,
-    BlockWrite,
-    Dma,
-    MaskWrite,
-    Wait,
-    Write32,
-    token_id,
-)
+from lowering.commands.commands import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32, token_id
+from lowering.commands.registers import MM2S, S2MM
 from lowering.overlay import overlay
 from torch_xdna.devices.array import Refusal, Simulator
 

@@ -23,18 +23,10 @@ from array_mutants import (
 from array_regions import Prepared, attention, convolution, layer_norm, residual
 
 from kernels_xdna1.host import KernelError, load
-from lowering.decode import DecodeError, records
+from lowering.commands.commands import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
+from lowering.commands.decode import DecodeError, records
+from lowering.commands.registers import CONTROL, DESCRIPTOR_BASE, QUEUE
 from lowering.errors import LimitError
-from lowering.instructions import (
-    CONTROL,
-    DESCRIPTOR_BASE,
-    QUEUE,
-    AddressPatch,
-    BlockWrite,
-    MaskWrite,
-    Wait,
-    Write32,
-)
 from lowering.overlay import overlay
 from lowering.overlay.description import KERNELS, check
 from torch_xdna.devices.array import Refusal, Simulator

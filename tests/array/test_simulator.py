@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from handmade_product import BLOCK_BYTES, BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.instructions import MM2S, S2MM, Dma, encode
+from lowering.commands.commands import Dma
+from lowering.commands.encode import encode
+from lowering.commands.registers import MM2S, S2MM
 from lowering.overlay import overlay
 from lowering.time.costs import Costs
 from torch_xdna.devices.array import Refusal, Simulator, execute

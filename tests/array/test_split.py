@@ -10,13 +10,13 @@ import torch
 
 import torch_xdna
 from lowering import lower
+from lowering.commands.commands import Dma
 from lowering.errors import LimitError
-from lowering.instructions import Dma
 from lowering.overlay import overlay
 from lowering.program import Program
-from lowering.split import LONGEST_S, SLOWEST_GHZ, layer
+from lowering.steps.split import LONGEST_S, SLOWEST_GHZ, layer
 from lowering.time.costs import Costs
-from lowering.time.encoder import encoder_config, encoder_region
+from lowering.whisper import encoder_config, encoder_region
 from torch_xdna.devices import select
 from torch_xdna.devices.array import Simulator
 from torch_xdna.selftest.cases import Case, encoder

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowering.decode import records
-from lowering.instructions import MM2S, BlockWrite, Dma, encode
+from lowering.commands.commands import BlockWrite, Dma
+from lowering.commands.decode import records
+from lowering.commands.encode import encode
+from lowering.commands.registers import MM2S
+from torch_xdna.devices.array.arguments import PENDING, SETTLED, Argument, Cursor, overlap
 from torch_xdna.devices.array.errors import Refusal
-from torch_xdna.devices.array.memory import PENDING, SETTLED, Argument, Cursor, overlap
 from torch_xdna.devices.array.transfer import Transfer, parse
 
 WORDS = 1 << 14

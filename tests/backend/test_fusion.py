@@ -1,11 +1,11 @@
-"""torch_xdna.fusion on regions written by hand: what moves into a product, what must not."""
+"""torch_xdna.partitioning.fusion on regions written by hand: what moves into a product, what must not."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from lowering.ops import Add, Gelu, LayerNorm, Linear, Op, Param, Region, Value
-from torch_xdna.fusion import fuse
+from torch_xdna.partitioning.fusion import fuse
 
 PARAMS = (Param("w", (64, 64)), Param("v", (64, 64)), Param("g", (64,)))
 

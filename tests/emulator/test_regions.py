@@ -12,7 +12,7 @@ from torch import Tensor
 from lowering import ops as ir
 from torch_xdna.devices import select
 from torch_xdna.devices.emulator import EmulatorDevice, native_bf16, workers
-from torch_xdna.devices.emulator.plan import chunks, make_plan
+from torch_xdna.devices.emulator.chunk_plan import chunks, make_plan
 from torch_xdna.errors import SettingsError
 
 

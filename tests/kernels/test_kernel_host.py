@@ -15,7 +15,7 @@ from core_driver import Core, a_order, b_order
 from every_op import run as run_every_op
 
 from kernels_xdna1 import coefficients, compiler, counting, description, host, published
-from lowering import native
+from lowering.host_data import native
 from torch_xdna.devices.npu import flush
 
 HERE = Path(__file__).parent

@@ -4,8 +4,8 @@ import numpy as np
 from reference import gelu
 
 from lowering import ops
-from lowering.bf16 import round_bf16
-from lowering.time.encoder import EncoderConfig, encoder_region
+from lowering.host_data.bf16 import round_bf16
+from lowering.whisper import EncoderConfig, encoder_region
 
 
 def evaluate(region, params, inputs):

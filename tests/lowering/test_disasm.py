@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from expected import Builder
 
 import lowering
-from lowering.instructions import encode
+from lowering.commands.encode import encode
 from torch_xdna.cli.disasm import command
 from torch_xdna.errors import XdnaError
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lowering import limits
-from lowering.bf16 import from_bf16, to_bf16
-from lowering.blocks import slot_matrix, unpack_a
-from lowering.frames import frames
-from lowering.streams import fit
+from lowering.host_data.bf16 import from_bf16, to_bf16
+from lowering.host_data.blocks import slot_matrix, unpack_a
+from lowering.host_data.conv_input import frames
+from lowering.streams.descriptors import fit
 
 PLANES = ((-1, 0, 1), 2)  # centers, phases: a stride-1 convolution before one of stride 2
 ALONE = ((0,), 1)

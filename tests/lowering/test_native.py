@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kernels_xdna1 import compiler
-from lowering import bf16, blocks, native
-from lowering.frames import frames
+from lowering.host_data import bf16, blocks, native
+from lowering.host_data.conv_input import frames
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from reference import run
 
 import lowering
 from lowering import ops
-from lowering.instructions import CONTROL, Dma, MaskWrite, Wait
+from lowering.commands.commands import Dma, MaskWrite, Wait
+from lowering.commands.registers import CONTROL
 
 
 def row_ops():

@@ -8,10 +8,11 @@ import pytest
 from expected import Builder, random_params
 
 import lowering
-from lowering import ops, pipeline
+from lowering import lower as pipeline
+from lowering import ops
+from lowering.commands.commands import Dma, Wait
 from lowering.errors import LimitError, LoweringError
-from lowering.instructions import Dma, Wait
-from lowering.time.encoder import MODELS, encoder_region
+from lowering.whisper import MODELS, encoder_region
 
 
 @pytest.mark.parametrize("context", [50, 1500])

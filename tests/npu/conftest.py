@@ -20,7 +20,8 @@ from sandbox.host import FINGERPRINT, Sandbox
 from scripted_xrt import ScriptedXrt
 
 from torch_xdna import devices
-from torch_xdna.devices.npu import binding, lifetime, overlay, process
+from torch_xdna.devices.npu import binding, lifetime, overlay
+from torch_xdna.devices.npu import runtime as process
 
 _reason: list[str] = []
 

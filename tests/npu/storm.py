@@ -12,7 +12,8 @@ from sandbox import inside
 from toy import Session, Toy, outcome, slowly
 
 from torch_xdna.devices import npu
-from torch_xdna.devices.npu import lifetime, memory
+from torch_xdna.devices.npu import buffers as memory
+from torch_xdna.devices.npu import lifetime
 from torch_xdna.devices.npu.errors import NpuError
 
 # knob, its values: each fault happens to a few commands; a hang is ended by the driver's watchdog or by our timeout

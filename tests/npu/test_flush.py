@@ -13,7 +13,7 @@ import pytest
 from kernels_xdna1 import compiler
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu import flush
-from torch_xdna.devices.npu.memory import Ranges
+from torch_xdna.devices.npu.buffers import Ranges
 from torch_xdna.errors import DeviceError
 
 

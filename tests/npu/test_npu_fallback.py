@@ -13,7 +13,8 @@ import torch
 from block import Block, clips, compiled
 from borrowed_xrt import BorrowedXrt
 
-from torch_xdna.devices.npu import binding, process, runtime
+from torch_xdna.devices.npu import binding, runtime
+from torch_xdna.devices.npu import runtime as process
 from torch_xdna.errors import DeviceError, FallbackError
 
 for_ever = -1

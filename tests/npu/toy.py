@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sandbox import inside
 
-from lowering.bf16 import from_bf16, to_bf16
+from lowering.host_data.bf16 import from_bf16, to_bf16
 from torch_xdna.devices import npu
 
 BLOCK = 8192

@@ -8,9 +8,9 @@ import pytest
 
 from lowering import ops
 from lowering.time import Costs, estimate_encoder
-from lowering.time.encoder import MODELS, encoder_config, encoder_region
 from lowering.time.kernels import STOCK_STEP, kernel_cycles
 from lowering.time.overlay_ops import time_region
+from lowering.whisper import MODELS, encoder_config, encoder_region
 from torch_xdna.profile.simulated import simulated_seconds
 
 

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from lowering import lower
 from lowering.time import Costs
-from lowering.time.encoder import MODELS, encoder_region
+from lowering.whisper import MODELS, encoder_region
 from torch_xdna.cli import cli
+from torch_xdna.devices.profiler_range import PREFIX, device_range
 from torch_xdna.errors import XdnaError
 from torch_xdna.profile import profile_model, profile_regions, profile_report
 from torch_xdna.profile.host import host_times
 from torch_xdna.profile.pictures import scaling, write_all
-from torch_xdna.profile.ranges import PREFIX, device_range
 from torch_xdna.profile.terminal import reasons, short, show
 
 TINY = replace(MODELS["tiny"], layers=1)

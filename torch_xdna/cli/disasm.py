@@ -68,7 +68,7 @@ def command(
 def _listing_of(file: Path) -> str:
     import numpy as np
 
-    from lowering.decode import DecodeError, decode, device_columns, listing
+    from lowering.commands.decode import DecodeError, decode, device_columns, listing
 
     try:
         data = file.read_bytes()
@@ -87,8 +87,8 @@ def _listing_of(file: Path) -> str:
 
 def _region(model: str | None, size: str | None) -> Region:
     """The encoder of a model's configuration. No weights are read."""
-    from lowering.time.encoder import encoder_config, encoder_region
-    from torch_xdna import configuration
+    from lowering.whisper import encoder_config, encoder_region
+    from torch_xdna import model_config as configuration
 
     try:
         if size is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from torch_xdna.devices.npu.machine import System
 from torch_xdna.doctor.driver import DriverFacts
-from torch_xdna.doctor.system import System
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,7 @@ def needs(findings: Findings, name: str, *earlier: str) -> Check | None:
     """An `unknown` check if one of the earlier ones did not pass."""
     missing = [e for e in earlier if not findings.passed(e)]
     return Check(name, "unknown", f"can't be told before this is solved: {missing[0]}") if missing else None
+
+
+# PCI device ids of AMD's NPUs, from the driver's tables
+XDNA1 = {"0x1502": "Phoenix or Hawk Point"}

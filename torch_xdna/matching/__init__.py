@@ -10,7 +10,7 @@ from torch import fx
 
 from torch_xdna.matching import attention, linear, rows
 from torch_xdna.matching.refusal import Refusal
-from torch_xdna.matching.scope import Layout, Match, Matrix, Scope
+from torch_xdna.matching.state import Layout, Match, Matrix, Scope
 from torch_xdna.matching.views import REARRANGING, VIEWS, follow, scalar_factor
 
 __all__ = ["Layout", "Match", "Matrix", "Refusal", "Scope", "is_compute", "match_graph"]

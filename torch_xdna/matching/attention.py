@@ -13,7 +13,7 @@ from lowering.ops import HEAD_SIZE, Attention
 from torch_xdna.matching.layout import Axis, Dim, Dims, fresh, full, normal, numel, regroup
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.rows import module_path, only_value, softmax_input
-from torch_xdna.matching.scope import Layout, Match, Matrix, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.state import Layout, Match, Matrix, Scope, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_product, only_moves, rearranged, scalar_factor, way_back
 
 aten = torch.ops.aten

@@ -10,7 +10,7 @@ from torch import fx
 from lowering.ops import Add, Conv1d, Linear
 from torch_xdna.matching.layout import Axis, Dims, fresh, full, size_of
 from torch_xdna.matching.refusal import Refusal
-from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.state import Match, Scope, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_weight, only_moves, permutation, rearranged
 
 aten = torch.ops.aten

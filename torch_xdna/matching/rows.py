@@ -13,7 +13,7 @@ from lowering.limits import NORM_WIDTH, SOFTMAX_WIDTH
 from lowering.ops import Add, Gelu, LayerNorm, Softmax
 from torch_xdna.matching import linear as products
 from torch_xdna.matching.refusal import Refusal
-from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.state import Match, Scope, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_product, is_weight, roots, way_back
 
 aten = torch.ops.aten

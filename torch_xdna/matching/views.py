@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from torch_xdna.matching.layout import Dims, regroup
-from torch_xdna.matching.scope import FLOATS, Layout, Scope, arguments, shape_of
+from torch_xdna.matching.state import FLOATS, Layout, Scope, arguments, shape_of
 
 aten = torch.ops.aten
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lowering import lower
+from lowering.commands.commands import Dma
 from lowering.errors import LoweringError
-from lowering.instructions import Dma
 from lowering.ops import Conv1d, Region
-from lowering.split import LONGEST_S, SLOWEST_GHZ
+from lowering.steps.split import LONGEST_S, SLOWEST_GHZ
 from lowering.time import Costs
-from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
 from lowering.time.estimate import dispatch_seconds
 from lowering.time.gemm import checked_clock
 from lowering.time.overlay_ops import BLOCK_BYTES, OpTime, time_region
-from torch_xdna import configuration
+from lowering.whisper import EncoderConfig, encoder_config, encoder_region
+from torch_xdna import model_config as configuration
 from torch_xdna.errors import XdnaError
 from torch_xdna.profile.model import OpProfile, Profile
 

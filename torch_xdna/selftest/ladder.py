@@ -12,7 +12,7 @@ from kernels_xdna1.compiler import CompilerError
 from lowering import Program, lower
 from lowering.errors import LackingError
 from torch_xdna.devices import npu
-from torch_xdna.devices.npu.process import Npu
+from torch_xdna.devices.npu.runtime import Npu
 from torch_xdna.selftest import measure, small
 from torch_xdna.selftest.cases import ENCODER, Case, all_cases
 from torch_xdna.selftest.expected import compare, expected

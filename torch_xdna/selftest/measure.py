@@ -11,9 +11,9 @@ import numpy as np
 from lowering import lower
 from lowering.ops import Region
 from torch_xdna.devices.npu import flush
-from torch_xdna.devices.npu.memory import Buffer
-from torch_xdna.devices.npu.process import Npu
-from torch_xdna.devices.npu.program import NpuProgram, Weights
+from torch_xdna.devices.npu.buffers import Buffer
+from torch_xdna.devices.npu.loaded_program import NpuProgram, Weights
+from torch_xdna.devices.npu.runtime import Npu
 from torch_xdna.devices.npu.stats import NpuStats
 from torch_xdna.selftest.cases import Case, add_region
 

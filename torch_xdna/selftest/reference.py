@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lowering import ops
-from lowering.bf16 import round_bf16
+from lowering.host_data.bf16 import round_bf16
 
 Params = Mapping[str, np.ndarray]
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from torch_xdna.devices.array.arguments import Argument, Range
+from torch_xdna.devices.array.array import Array
 from torch_xdna.devices.array.controller import Controller
 from torch_xdna.devices.array.core import Core
 from torch_xdna.devices.array.errors import Refusal
 from torch_xdna.devices.array.fabric import InPort
-from torch_xdna.devices.array.memory import Argument, Range
-
-if TYPE_CHECKING:
-    from torch_xdna.devices.array.simulator import Array
 
 
 def deadlock(array: Array, controller: Controller) -> str:

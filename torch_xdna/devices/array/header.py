@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lowering.limits import BLOCK, CORE_ROWS, NORM_WIDTH
-from lowering.overlay.program import ATTENTION, GEMM, ROW_OP
+from lowering.overlay.core_program import ATTENTION, GEMM, ROW_OP
 from lowering.overlay.variants import FULL, Variant
 from torch_xdna.devices.array.errors import Refusal
 

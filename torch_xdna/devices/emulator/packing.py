@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lowering import ops as ir
+from torch_xdna.devices.emulator.chunk_plan import Plan, Product
 from torch_xdna.devices.emulator.memory import empty, zeros
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix, bf16_matrix
-from torch_xdna.devices.emulator.plan import Plan, Product
 
 LANES = 16  # fp32 numbers in a cache line: rows start on one
 

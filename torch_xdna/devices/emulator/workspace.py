@@ -12,8 +12,8 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from torch_xdna.devices.emulator.chunk_plan import HALO, Plan, Store
 from torch_xdna.devices.emulator.memory import empty, zeros
-from torch_xdna.devices.emulator.plan import HALO, Plan, Store
 
 
 class Scratch:

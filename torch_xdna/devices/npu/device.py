@@ -13,7 +13,7 @@ from lowering import lower
 from lowering.ops import Region
 from lowering.program import Program
 from torch_xdna.devices import npu
-from torch_xdna.devices.npu.program import NpuProgram, Weights
+from torch_xdna.devices.npu.loaded_program import NpuProgram, Weights
 from torch_xdna.devices.npu.stats import NpuStats
 
 

@@ -1,0 +1,93 @@
+"""layer_norm, softmax, gelu, add over whole rows of blocks -> the streams of every column.
+
+Each column takes a contiguous share of the row blocks, one per trip; its blocks come on B, and the core of
+row r works on rows 16r .. 16r + 15 of each. Four block columns make one C object of each core (4 pieces of 16
+rows).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lowering.buffers import Matrix
+from lowering.host_data.blocks import BLOCK_WORDS, blocks_of
+from lowering.limits import CORE_ROWS
+from lowering.steps.kinds import RowStep
+from lowering.streams.attention import float_bits
+from lowering.streams.descriptors import Pattern
+from lowering.streams.step_streams import Work, block_pattern, header_object, rows_per_object
+
+OP_ROW = 3
+KINDS = {"layer_norm": 0, "softmax": 1, "gelu": 2, "add": 3}
+WITH_STATISTICS = ("layer_norm", "softmax")
+PIECES = 4  # block columns in a C object
+PIECE_WORDS = BLOCK_WORDS // CORE_ROWS
+
+
+def row_header(step: RowStep, columns: int) -> tuple[int, ...]:
+    """Header words 0..13."""
+    work_per_trip = 2 * PIECES if step.kind == "add" else PIECES
+    statistics = blocks_of(step.valid_columns) if step.kind in WITH_STATISTICS else 0
+    trips = step.x.row_blocks // columns
+    words = [OP_ROW, trips, statistics, step.out.col_blocks // PIECES, work_per_trip, KINDS[step.kind]]
+    words += [0, 0, 0, step.valid_columns if step.kind == "softmax" else 0]
+    if step.kind == "layer_norm":
+        width = step.valid_columns
+        words += [float_bits(step.eps), 0, width, float_bits(float(np.float32(1.0) / np.float32(width)))]
+    return tuple(words)
+
+
+def row_work(step: RowStep, columns: int) -> Work:
+    """Streams of a row op. One trip is one row block on every column."""
+    trips = step.x.row_blocks // columns
+    width = step.out.col_blocks
+    statistics = blocks_of(step.valid_columns) if step.kind in WITH_STATISTICS else 0
+    operands = 2 if step.kind == "add" else 1
+    work = Work(trips=trips, a_blocks=0, b_blocks=statistics + operands * width, c_blocks=width)
+    for column in range(columns):
+        if step.kind == "layer_norm":
+            _header_and_vectors(work, step, column, columns)
+        else:
+            header_object(work, column, columns, step, copies=3)
+        first = column * trips * width
+        if step.kind == "add":
+            assert step.y is not None
+            _add_operands(work, column, step.x, step.y, first, trips * width)
+        elif statistics == width:
+            work.add(column, "B", step.x.buffer, block_pattern(first, ((trips, width), (2, 0)), width))
+        else:
+            for trip in range(trips):
+                start = first + trip * width
+                work.add(column, "B", step.x.buffer, block_pattern(start, (), statistics))
+                work.add(column, "B", step.x.buffer, block_pattern(start, (), width))
+        words = BLOCK_WORDS
+        loops = (
+            (trips, width * words),
+            (width // PIECES, PIECES * words),
+            (CORE_ROWS, PIECE_WORDS),
+            (PIECES, words),
+        )
+        work.add(column, "C", step.out.buffer, Pattern(first * words, loops, PIECE_WORDS))
+    groups = trips * width // PIECES
+    work.calls = {"row_stats": trips * statistics, "row_apply": groups * PIECES * operands}
+    return work
+
+
+def _header_and_vectors(work: Work, step: RowStep, column: int, columns: int) -> None:
+    """Header, gamma and beta: three consecutive objects of the weights, each once per core row."""
+    rows = rows_per_object(columns)
+    work.add(column, "A", step.header, block_pattern(0, ((3, 1), (rows, 0))))
+    work.prologue = 3 * rows
+
+
+def _add_operands(work: Work, column: int, x: Matrix, y: Matrix, first: int, count: int) -> None:
+    """Blocks of x and y alternating. The sum commutes, so the one lower in memory may come first."""
+    if x.buffer.arg == y.buffer.arg and x.buffer.offset != y.buffer.offset:
+        low, high = sorted((x.buffer, y.buffer), key=lambda b: b.offset)
+        work.add(
+            column, "B", low, block_pattern(first, ((count, 1), (2, high.offset - low.offset))), also=high
+        )
+        return
+    for index in range(first, first + count):
+        work.add(column, "B", x.buffer, block_pattern(index, ()))
+        work.add(column, "B", y.buffer, block_pattern(index, ()))
