@@ -61,6 +61,11 @@ def summary(program: Program) -> str:
     return "\n".join(lines)
 
 
+def text(program: Program) -> str:
+    """All of a program: `summary`, then `by_step`."""
+    return "\n".join([summary(program), "", *by_step(program)])
+
+
 def by_step(program: Program) -> Iterator[str]:
     """Lines: per step a heading, its header, and per column and path its transfers in order."""
     waited = wait_of(program.commands)

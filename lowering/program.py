@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lowering import listing
 from lowering.buffers import Buffer
 from lowering.commands.commands import Command
 from lowering.host_data.fills import InputFill, OutputTake, WeightFiller
@@ -122,13 +121,6 @@ class Program:
             for m in [output.matrix]
             for i in range(-(-output.rows // BLOCK))
         ]
-
-    def summary(self) -> str:
-        """Sizes, and one line per step."""
-        return listing.summary(self)
-
-    def __str__(self) -> str:
-        return "\n".join([self.summary(), "", *listing.by_step(self)])
 
 
 def _as_blocks(activations: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import torch_xdna
-from lowering import lower
+from lowering import listing, lower
 from lowering.commands.commands import Dma
 from lowering.errors import LimitError
 from lowering.overlay import overlay
@@ -95,7 +95,7 @@ def test_the_largest_encoder_is_split_by_itself() -> None:
     assert len(program.dispatches) == 2
     with pytest.raises(ValueError):
         program.words  # noqa: B018
-    assert LONGEST_S == 2.0 and "2 dispatches" in program.summary()
+    assert LONGEST_S == 2.0 and "2 dispatches" in listing.summary(program)
 
 
 def test_an_op_that_takes_too_long_is_refused() -> None:

@@ -8,8 +8,8 @@ import pytest
 from expected import Builder, random_params
 
 import lowering
+from lowering import listing, ops
 from lowering import lower as pipeline
-from lowering import ops
 from lowering.commands.commands import Dma, Wait
 from lowering.errors import LimitError, LoweringError
 from lowering.whisper import MODELS, encoder_region
@@ -95,7 +95,7 @@ def test_same_region_gives_the_same_words():
 
 def test_listing_shows_every_transfer_once_with_its_wait():
     program = lowering.lower(encoder_region(MODELS["tiny"], 100))
-    text = str(program)
+    text = listing.text(program)
     pairs = re.findall(r"push +(\d+) wait +(\d+)", text)
     transfers = [i for i, c in enumerate(program.commands) if isinstance(c, Dma)]
     assert sorted(int(push) for push, _ in pairs) == transfers

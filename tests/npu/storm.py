@@ -43,8 +43,8 @@ class Storm:
         while time.monotonic() < self.end:
             try:
                 if not loaded or choice.random() < 0.1:
-                    program = self.session.npu.load(
-                        Toy(choice.randint(1, 3), words=choice.choice((64, 200_000)))
+                    program = npu.load(
+                        self.session.npu, Toy(choice.randint(1, 3), words=choice.choice((64, 200_000)))
                     )
                     added = choice.choice((1.0, 5.0))
                     loaded.append((program, program.upload(program.program.pack_weights(added)), added))

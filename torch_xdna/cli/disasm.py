@@ -53,7 +53,7 @@ def command(
         for number, words in enumerate(program.dispatches):  # one, but for the largest models
             file_of = save if len(program.dispatches) == 1 else save.with_name(f"{save.name}.{number}")
             output.write(file_of, words.astype("<u4").tobytes())
-    click.echo(program.summary())
+    click.echo(listing.summary(program))
     if summary:
         return
     click.echo()

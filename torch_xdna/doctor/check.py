@@ -10,6 +10,9 @@ from pathlib import Path
 from torch_xdna.devices.npu.machine import System
 from torch_xdna.doctor.driver import DriverFacts
 
+# PCI device ids of AMD's first generation of NPUs, from the driver's table
+XDNA1 = {"0x1502": "Phoenix or Hawk Point"}
+
 
 @dataclass(frozen=True)
 class Check:
@@ -38,8 +41,6 @@ class Findings:
     @cached_property
     def pci(self) -> Path | None:
         """The NPU's folder in /sys: the first supported chip."""
-        from torch_xdna.doctor.hardware import XDNA1
-
         found = [path for path, device in npus(self.system) if device in XDNA1]
         return found[0] if found else None
 
@@ -69,7 +70,3 @@ def needs(findings: Findings, name: str, *earlier: str) -> Check | None:
     """An `unknown` check if one of the earlier ones did not pass."""
     missing = [e for e in earlier if not findings.passed(e)]
     return Check(name, "unknown", f"can't be told before this is solved: {missing[0]}") if missing else None
-
-
-# PCI device ids of AMD's NPUs, from the driver's tables
-XDNA1 = {"0x1502": "Phoenix or Hawk Point"}

@@ -10,10 +10,11 @@ import numpy as np
 
 from lowering import lower
 from lowering.ops import Region
+from torch_xdna.devices import npu
 from torch_xdna.devices.npu import flush
 from torch_xdna.devices.npu.buffers import Buffer
+from torch_xdna.devices.npu.chip import Npu
 from torch_xdna.devices.npu.loaded_program import NpuProgram, Weights
-from torch_xdna.devices.npu.runtime import Npu
 from torch_xdna.devices.npu.stats import NpuStats
 from torch_xdna.selftest.cases import Case, add_region
 
@@ -22,7 +23,7 @@ SYNCED = 1 << 20  # bytes
 
 
 def load(region: Region, device: Npu, *, iterated: bool = True, split: str | None = None) -> NpuProgram:
-    return device.load(lower(region, columns=device.columns, iterated=iterated, split=split))
+    return npu.load(device, lower(region, columns=device.columns, iterated=iterated, split=split))
 
 
 def timed(

@@ -36,7 +36,7 @@ class NpuDevice:
 
     def prepare(self, region: Region) -> NpuExecutable:
         program = lower(region, columns=self.columns, iterated=self.iterated, split=self.split)
-        return NpuExecutable(self.npu.load(program))
+        return NpuExecutable(npu.load(self.npu, program))
 
 
 class NpuExecutable:

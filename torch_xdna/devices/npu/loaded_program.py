@@ -18,10 +18,10 @@ import numpy as np
 
 from torch_xdna.devices.npu import binding, wait
 from torch_xdna.devices.npu.buffers import Ranges
+from torch_xdna.devices.npu.chip import Npu
 from torch_xdna.devices.npu.context import ARGUMENT_CODE, ARGUMENT_WEIGHTS, ARGUMENT_WORDS, Context
 from torch_xdna.devices.npu.errors import NpuError, NpuOff, RunFailed, translate
 from torch_xdna.devices.npu.marks import Marks
-from torch_xdna.devices.npu.runtime import Npu
 from torch_xdna.devices.npu.slots import GRACE_S, Slot, Slots
 from torch_xdna.devices.npu.stats import NpuStats
 from torch_xdna.devices.npu.weights import Weights
@@ -30,6 +30,15 @@ PIPELINE = 2  # clips in flight
 TRIES = 2
 
 Clip = Sequence[np.ndarray]
+
+
+def load(npu: Npu, program: Any) -> NpuProgram:
+    """Make a lowering.Program runnable; nothing is sent before its first run. Raises lowering.errors.LackingError
+    if the overlay was built without an op of it: its cores would never answer."""
+    npu.variant.check(op.kind for op in getattr(program, "ops", ()))
+    loaded = NpuProgram(npu, program)
+    npu.lodge(loaded)
+    return loaded
 
 
 @dataclass

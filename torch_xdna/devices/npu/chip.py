@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from torch_xdna.devices.npu.buffers import Buffer
 from torch_xdna.devices.npu.context import Context, open_context
 from torch_xdna.devices.npu.errors import NpuError, NpuMemory, NpuOff, OtherProcess
 from torch_xdna.devices.npu.stats import NpuStats
-
-if TYPE_CHECKING:
-    from torch_xdna.devices.npu.loaded_program import NpuProgram
 
 IN_FLIGHT = 4  # commands per context that the driver queues; a fifth would block in `start`, holding the GIL
 CONTEXT_PATIENCE_S = 10.0
@@ -67,6 +64,16 @@ def reset() -> None:
         npu.turn_on()
 
 
+class Tenant(Protocol):
+    """What runs on the NPU and has to let go of it, as `torch_xdna.devices.npu.loaded_program.NpuProgram`."""
+
+    def reap(self) -> None: ...
+    def stuck(self) -> int: ...
+    def release_idle(self, owner: int) -> None: ...
+    def shut(self) -> None: ...
+    def owned(self) -> Any: ...
+
+
 class Npu:
     """The NPU with one overlay, for one process. Methods may be called from any thread."""
 
@@ -83,22 +90,16 @@ class Npu:
         self._context: Context | None = None
         # (id of the program, number of its dispatch) -> the words, least recent first
         self._code: OrderedDict[tuple[int, int], Buffer] = OrderedDict()
-        self._programs: weakref.WeakSet[NpuProgram] = weakref.WeakSet()
+        self._programs: weakref.WeakSet[Tenant] = weakref.WeakSet()
 
     @functools.cached_property
     def variant(self) -> Variant:
         """What the overlay can do. Raises NpuUnavailable if its file is not usable (any more)."""
         return overlay.variant_of(self.path, columns=self.columns)
 
-    def load(self, program: Any) -> NpuProgram:
-        """Make a lowering.Program runnable; nothing is sent before its first run. Raises lowering.errors.LackingError
-        if the overlay was built without an op of it: its cores would never answer."""
-        from torch_xdna.devices.npu.loaded_program import NpuProgram
-
-        self.variant.check(op.kind for op in getattr(program, "ops", ()))
-        loaded = NpuProgram(self, program)
-        self._programs.add(loaded)
-        return loaded
+    def lodge(self, program: Tenant) -> None:
+        """Have a program take part in what happens to the context; no reference is kept."""
+        self._programs.add(program)
 
     def context(self) -> Context:
         """The open context, opened now if there is none. Raises NpuError if that can't be."""
