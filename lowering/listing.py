@@ -49,13 +49,13 @@ def summary(program: Program) -> str:
     waits, size = sum(isinstance(c, Wait) for c in program.commands), program.instruction_bytes
     dispatches = "1 dispatch" if len(program.dispatches) == 1 else f"{len(program.dispatches)} dispatches"
     lines = [
-        f"program {program.name}: {len(program.ops)} steps on {program.columns} columns, {dispatches}",
+        f"program {program.name}: {len(program.steps)} steps on {program.columns} columns, {dispatches}",
         f"  {size:,} bytes of instructions: {transfers:,} transfers, {waits:,} waits",
         f"  {program.weights_bytes:,} bytes of weights, {program.activations_bytes:,} bytes of activations",
         "",
         f"step  {'kind':<10} {'bytes A':>11} {'bytes B':>11} {'bytes C':>11} {'trips':>6}  name, shape",
     ]
-    for index, op in enumerate(program.ops):
+    for index, op in enumerate(program.steps):
         moved = f"{op.a_bytes:11,} {op.b_bytes:11,} {op.c_bytes:11,}"
         lines.append(f"{index:4d}  {op.kind:<10} {moved} {op.trips:6d}  {op.name}: {op.shape}")
     return "\n".join(lines)
@@ -70,11 +70,11 @@ def by_step(program: Program) -> Iterator[str]:
     """Lines: per step a heading, its header, and per column and path its transfers in order."""
     waited = wait_of(program.commands)
     transfers: dict[tuple[int, int, str], list[int]] = defaultdict(list)
-    for index, (command, step) in enumerate(zip(program.commands, program.steps)):
+    for index, (command, step) in enumerate(zip(program.commands, program.step_of_command)):
         if isinstance(command, Dma):
             transfers[step, command.column, PATH_OF[command.direction, command.channel]].append(index)
     headers = [filler for _, filler in program.weights if isinstance(filler, HeaderFill)]
-    for step, (op, header) in enumerate(zip(program.ops, headers)):
+    for step, (op, header) in enumerate(zip(program.steps, headers)):
         yield f"step {step}: {op.kind} {op.name}: {op.shape}"
         yield f"  header {describe_header(header.words)}"
         for column in range(program.columns):
@@ -96,10 +96,10 @@ def in_order(program: Program) -> Iterator[str]:
     """Lines: commands as executed, a heading wherever another step's commands begin."""
     current = -1
     seen: set[int] = set()
-    for index, (command, step) in enumerate(zip(program.commands, program.steps)):
+    for index, (command, step) in enumerate(zip(program.commands, program.step_of_command)):
         if step != current:
             again = " (continued)" if step in seen else ""
-            yield f"; step {step} {program.ops[step].kind} {program.ops[step].name}{again}"
+            yield f"; step {step} {program.steps[step].kind} {program.steps[step].name}{again}"
             current = step
             seen.add(step)
         yield f"{index:6d}  {describe(command)}"

@@ -16,7 +16,7 @@ Range = tuple[int, int]  # byte offset, byte size
 
 
 @dataclass(frozen=True)
-class OpFacts:
+class StepFacts:
     """One step of a program, for reports and the time model.
 
     `commands`: indices [first, last) in `Program.commands` between which all of its commands lie; the headers
@@ -40,7 +40,7 @@ class OpFacts:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class Placement:
     """Bytes of the two kernel arguments and where each buffer lies."""
 
     weights_bytes: int
@@ -51,7 +51,7 @@ class MemoryPlan:
 @dataclass(frozen=True)
 class Program:
     """What a run executes: the instruction words of each of its `dispatches`, one after another on the same
-    arguments. `commands` are those of all of them; `steps` gives per command the index in `ops` of the step it
+    arguments. `commands` are those of all of them; `step_of_command` gives the index in `steps` of the step it
     belongs to.
 
     Kernel call: (opcode 3, instruction buffer, number of words, weights, activations).
@@ -60,9 +60,9 @@ class Program:
     name: str
     columns: int
     commands: tuple[Command, ...]
-    steps: tuple[int, ...]
-    ops: tuple[OpFacts, ...]
-    memory: MemoryPlan
+    step_of_command: tuple[int, ...]
+    steps: tuple[StepFacts, ...]
+    memory: Placement
     weights: tuple[tuple[Buffer, WeightFiller], ...]
     inputs: tuple[InputFill, ...]
     outputs: tuple[OutputTake, ...]

@@ -15,7 +15,7 @@ from torch_xdna.errors import XdnaError
 from torch_xdna.execution import recovery, region_call
 from torch_xdna.execution.graph import CompiledGraph, assemble
 from torch_xdna.execution.region_call import RegionRefused
-from torch_xdna.matching import Refusal, Scope
+from torch_xdna.matching import MatchState, Refusal
 from torch_xdna.partitioning.decision import decide
 from torch_xdna.partitioning.partition import Partition
 from torch_xdna.report import GraphReport, Row
@@ -82,7 +82,7 @@ def _compile(
 
 def _build(
     aten: fx.GraphModule, captured: Origin, device: Device, settings: Settings
-) -> tuple[Scope, Partition, CompiledGraph]:
+) -> tuple[MatchState, Partition, CompiledGraph]:
     banned: dict[fx.Node, Refusal] = {}
     variant = getattr(device, "variant", FULL)
     while True:
@@ -101,7 +101,7 @@ def _report(
         captured.name,
         captured.frame,
         rows,
-        tuple(plan.region for plan in parts.plans),
+        tuple(part.region for part in parts.regions),
         device.name,
         run.executables,
         run.failures,

@@ -68,7 +68,7 @@ class _Explaining:
         def compile_aten(aten: fx.GraphModule) -> Callable[..., Any]:
             matched, parts = decide(aten, captured, variant=self._variant)
             rows = report_rows(aten.graph, matched, parts)
-            regions = tuple(plan.region for plan in parts.plans)
+            regions = tuple(part.region for part in parts.regions)
             return noting(aten.forward, GraphReport(captured.name, captured.frame, rows, regions))
 
         return to_aten(gm, example_inputs, compile_aten) or noting(

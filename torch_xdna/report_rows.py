@@ -12,7 +12,7 @@ from torch import fx
 from torch_xdna.capture import NEEDS_GRADIENTS
 from torch_xdna.errors import FallbackError
 from torch_xdna.execution.lengths import REASON, by_row
-from torch_xdna.matching import Refusal, Scope, is_compute
+from torch_xdna.matching import MatchState, Refusal, is_compute
 from torch_xdna.matching.layout import size_of
 from torch_xdna.matching.rows import module_path
 from torch_xdna.partitioning.partition import Partition
@@ -70,10 +70,10 @@ def forget() -> None:
 _WARNED: set[str] = set()
 
 
-def report_rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, ...]:
-    region = {node: i for i, plan in enumerate(parts.plans) for node in plan.nodes}
-    lengths = {i: REASON if by_row(plan.region, plan.batch) else "" for i, plan in enumerate(parts.plans)}
-    exported = {b.node for plan in parts.plans for b in plan.outputs}
+def report_rows(graph: fx.Graph, state: MatchState, parts: Partition) -> tuple[Row, ...]:
+    region = {node: i for i, part in enumerate(parts.regions) for node in part.nodes}
+    lengths = {i: REASON if by_row(part.region, part.batch) else "" for i, part in enumerate(parts.regions)}
+    exported = {b.node for part in parts.regions for b in part.outputs}
     eager = set(parts.eager)
     out = []
     for node in graph.nodes:
@@ -83,18 +83,18 @@ def report_rows(graph: fx.Graph, scope: Scope, parts: Partition) -> tuple[Row, .
         op = str(node.target).removesuffix(".default")
         absorbed_by = parts.absorbed.get(node)
         if node in eager:
-            refusal = scope.refusals.get(node) or Refusal("nothing on the device needs it there")
+            refusal = state.refusals.get(node) or Refusal("nothing on the device needs it there")
             reason = ASIDE if node in parts.aside else refusal.reason
             out.append(_row(op, node, value, EAGER, None, reason))
         elif node in region:
             if node.target is not operator.getitem:
                 out.append(_row(op, node, value, DEVICE, region[node], lengths[region[node]]))
         elif absorbed_by is not None:
-            kind = type(scope.matches[absorbed_by].op).__name__.lower()
+            kind = type(state.matches[absorbed_by].op).__name__.lower()
             whole = absorbed_by.target is operator.getitem and node in absorbed_by.all_input_nodes
             out.append(_row(op, node, value, DEVICE, region[absorbed_by], "" if whole else f"part of {kind}"))
         elif node in exported:
-            origin = scope.layouts[node].matrix
+            origin = state.layouts[node].matrix
             assert origin is not None
             out.append(
                 _row(op, node, value, DEVICE, region[origin.node], "done on the way out of the region")

@@ -26,8 +26,8 @@ from lowering.buffers import ACTIVATIONS, Buffer
 from lowering.commands.commands import Command, Dma, Wait, token_id
 from lowering.commands.registers import MM2S, S2MM
 from lowering.host_data.blocks import BLOCK_WORDS
-from lowering.streams.descriptors import Piece, fit
-from lowering.streams.step_streams import PATHS, Work
+from lowering.streams.descriptors import Transfer, fit
+from lowering.streams.step_streams import PATHS, StepStreams
 
 CHANNELS = {"A": (MM2S, 0), "B": (MM2S, 1), "C": (S2MM, 0)}
 QUEUE = limits.SHIM_QUEUE.maximum
@@ -42,7 +42,7 @@ class _Task:
     last: float  # logical time after which it has completed
     needs: list[tuple[int, int]]  # (channel, number of tasks of it that must have completed)
     arg: int
-    piece: Piece
+    transfer: Transfer
     label: str
 
 
@@ -54,9 +54,9 @@ class Scheduled:
     steps: list[int]
 
 
-def schedule(works: Sequence[Work], names: Sequence[str], columns: int) -> Scheduled:
+def schedule(all_streams: Sequence[StepStreams], names: Sequence[str], columns: int) -> Scheduled:
     """Order the transfers of all steps. `names` label them."""
-    queues = _tasks(works, names, columns)
+    queues = _tasks(all_streams, names, columns)
     commands: list[Command] = []
     steps: list[int] = []
     pushed = [0] * len(queues)
@@ -105,48 +105,48 @@ def _channel(channel: int) -> tuple[int, str, int]:
 
 
 def _dma(task: _Task, channel: int, index: int) -> Dma:
-    piece = task.piece
+    transfer = task.transfer
     return Dma(
         *_channel(channel),
         QUEUE * (channel % len(PATHS)) + index % QUEUE,  # free: the task four before has been waited for
         task.arg,
-        piece.offset,
-        piece.sizes,
-        piece.strides,
+        transfer.offset,
+        transfer.sizes,
+        transfer.strides,
         4,
         True,
         task.label,
     )
 
 
-def _tasks(works: Sequence[Work], names: Sequence[str], columns: int) -> list[list[_Task]]:
+def _tasks(all_streams: Sequence[StepStreams], names: Sequence[str], columns: int) -> list[list[_Task]]:
     """Per channel (3 * column + path) its tasks, with logical times and dependencies."""
     queues: list[list[_Task]] = [[] for _ in range(columns * len(PATHS))]
     memory = _Memory()
     begin = 0.0
-    for index, work in enumerate(works):
+    for index, streams in enumerate(all_streams):
         touched: dict[Buffer, dict[int, int]] = {}
         written: dict[Buffer, dict[int, int]] = {}
         for column in range(columns):
             for path_number, path in enumerate(PATHS):
                 channel = column * len(PATHS) + path_number
                 queue = queues[channel]
-                position = -work.prologue * BLOCK_WORDS if path == "A" else 0
-                per_trip = work.per_trip(path)
-                for access in work.streams[column, path]:
+                position = -streams.prologue * BLOCK_WORDS if path == "A" else 0
+                per_trip = streams.per_trip(path)
+                for access in streams.by_path[column, path]:
                     buffers = [access.buffer] + ([access.also] if access.also else [])
                     before = memory.before_write if path == "C" else memory.before_read
                     needs = [need for buffer in buffers for need in before(buffer)]
                     base = access.buffer.offset * BLOCK_WORDS
                     label = f"{names[index]} {path} {' + '.join(buffer.name for buffer in buffers)}"
-                    for piece in fit(access.pattern):
-                        end = position + piece.words
+                    for transfer in fit(access.pattern):
+                        end = position + transfer.words
                         first, last = _trips(position, end, per_trip)
                         # Outputs are asked for after their trip's inputs, and complete after them.
                         shift = begin + (0.5 if path == "C" else 0.0)
-                        piece = Piece(base + piece.offset, piece.sizes, piece.strides)
+                        transfer = Transfer(base + transfer.offset, transfer.sizes, transfer.strides)
                         task = _Task(
-                            index, first + shift, last + shift, needs, access.buffer.arg, piece, label
+                            index, first + shift, last + shift, needs, access.buffer.arg, transfer, label
                         )
                         queue.append(task)
                         position = end
@@ -156,7 +156,7 @@ def _tasks(works: Sequence[Work], names: Sequence[str], columns: int) -> list[li
                             if path == "C":
                                 written.setdefault(buffer, {})[channel] = len(queue)
         memory.after_step(touched, written)
-        begin += work.trips
+        begin += streams.trips
     return queues
 
 

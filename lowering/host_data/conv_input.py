@@ -11,7 +11,7 @@ neighbours in memory:
 
 Four rows of a tile are then 64 contiguous bytes, the next tile of a block is one line further, and another
 tap is another phase or the same lines one piece further. A step that only changes order (`GemmStep` with
-`Frames` as its residual) brings the blocks to the array and writes them as an ordinary matrix; the products
+`ConvInput` as its residual) brings the blocks to the array and writes them as an ordinary matrix; the products
 read windows of its block columns.
 
 With 80 channels (10 groups) a tap is one block of 8 groups, and the 2 groups that are left share a block with
@@ -60,7 +60,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Frames:
+class ConvInput:
     """A host input of `rows` frames x `channels` as lines of pieces, and the block columns made from them."""
 
     buffer: Buffer
@@ -115,7 +115,7 @@ class Frames:
         return np.ascontiguousarray(bits).view(_PIECE)
 
 
-def frames(channels: int, centers: Sequence[int], phases: int, row_blocks: int, name: str) -> Frames:
+def conv_input(channels: int, centers: Sequence[int], phases: int, row_blocks: int, name: str) -> ConvInput:
     """Lines and columns for the rows `phases * t + center` of each center, with their neighbours.
 
     `phases` is 1 or 2; `row_blocks`: of the matrix that is made, rows beyond the frames are zero.
@@ -166,4 +166,4 @@ def frames(channels: int, centers: Sequence[int], phases: int, row_blocks: int, 
     columns += [rests(start) for start in starts[1:]]
     size = ceil_div(len(lines) * line * PIECE_BYTES, BLOCK_BYTES)
     buffer = Buffer(ACTIVATIONS, size, name)
-    return Frames(buffer, channels, phases, tuple(lines), line, before, row_blocks, tuple(columns))
+    return ConvInput(buffer, channels, phases, tuple(lines), line, before, row_blocks, tuple(columns))

@@ -14,7 +14,7 @@ import numpy as np
 
 from lowering.buffers import KeyValues, Matrix
 from lowering.host_data import blocks
-from lowering.host_data.conv_input import Frames, Slot
+from lowering.host_data.conv_input import ConvInput, Slot
 from lowering.limits import BLOCK
 
 Params = Mapping[str, np.ndarray]
@@ -109,13 +109,13 @@ class InputFill:
 
     index: int
     form: str  # "A", "K", "V", "frames"
-    target: Matrix | KeyValues | Frames
+    target: Matrix | KeyValues | ConvInput
 
     def fill(self, activations: np.ndarray, matrix: np.ndarray) -> None:
         """`activations`: the whole argument as uint16 (blocks, 4096)."""
         buffer = self.target.buffer
         out = activations[buffer.offset : buffer.offset + buffer.blocks]
-        if isinstance(self.target, Frames):
+        if isinstance(self.target, ConvInput):
             self.target.write(out, matrix)
         elif isinstance(self.target, KeyValues):
             pack = blocks.pack_keys if self.form == "K" else blocks.pack_values

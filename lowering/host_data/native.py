@@ -1,7 +1,7 @@
 """Compiled counterparts of the numpy loops that touch every value of a call; the same results, bit for bit.
 
 Worth it because a call waits for them: a whisper-base call costs the host about 1 ms less. Where no C++ compiler is,
-or no folder for its results, `functions()` is None and numpy does the work.
+or no folder for its results, `functions()` is None and numpy does the streams.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Native:
     def write_frames(
         self, out: np.ndarray, matrix: np.ndarray, lines: np.ndarray, phases: int, line: int, before: int
     ) -> None:
-        """fp32 (frames, channels), any strides -> uint16 lines, as `frames.Frames.write`. `lines`: int64 (n, 2)."""
+        """fp32 (frames, channels), any strides -> uint16 lines, as `frames.ConvInput.write`. `lines`: int64 (n, 2)."""
         steps = (stride // matrix.itemsize for stride in matrix.strides)
         source = matrix.ctypes.data, *steps, *matrix.shape
         self._frames(*source, lines.ctypes.data, len(lines), phases, line, before, out.ctypes.data)

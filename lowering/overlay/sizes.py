@@ -1,6 +1,6 @@
 """What a built overlay's cores take, against what a core has: program memory, data memory, stack; and library calls.
 
-Linked cores lie where aiecc works, one ELF file each. An aiecc that leaves none can't be checked, which is said.
+Linked cores lie where aiecc all_streams, one ELF file each. An aiecc that leaves none can't be checked, which is said.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A variant leaves kernels out of the core and cases out of its program; FIFOs, buffers and routes stay, so streams that
 ask for what is there are the same words. Ops are named by what a header may ask for, and by the steps of a program
-(`lowering.program.OpFacts.kind`). Steps that only move or zero blocks are products.
+(`lowering.program.StepFacts.kind`). Steps that only move or zero blocks are products.
 """
 
 from __future__ import annotations

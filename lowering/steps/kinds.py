@@ -7,12 +7,9 @@ Sizes are in blocks (8192 bytes) unless they say otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from lowering.buffers import ACTIVATIONS, Buffer, KeyValues, Matrix, Planes
-
-if TYPE_CHECKING:
-    from lowering.host_data.conv_input import Frames
+from lowering.host_data.conv_input import ConvInput
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class GemmStep(Step):
     x: Planes | None
     groups: int
     panels: list[Panels] = field(default_factory=list)
-    residual: Matrix | Frames | None = None
+    residual: Matrix | ConvInput | None = None
     valid: tuple[int, int] = (0, (1 << 31) - 1)
 
     @property

@@ -22,7 +22,7 @@ from lowering import limits, ops
 from lowering.buffers import ACTIVATIONS, WEIGHTS, Buffer, KeyValues, Matrix, Planes
 from lowering.errors import LoweringError
 from lowering.host_data.blocks import A_ORDER, K_ORDER, V_ORDER, blocks_of, padded_blocks
-from lowering.host_data.conv_input import PLANES, TILES, Frames, frames
+from lowering.host_data.conv_input import PLANES, TILES, ConvInput, conv_input
 from lowering.host_data.fills import (
     InputFill,
     MatrixFill,
@@ -39,7 +39,7 @@ Pair = tuple[int, int]  # ids of an attention's keys and values
 
 
 @dataclass
-class Plan:
+class StepList:
     """Steps in order, what fills the weights (in order of use), the inputs, and what to read back."""
 
     steps: list[Step] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Plan:
     outputs: list[OutputTake] = field(default_factory=list)
 
 
-def plan(region: ops.Region) -> Plan:
+def plan_steps(region: ops.Region) -> StepList:
     """The steps of a region. Raises `LoweringError` (or `LimitError`) for what the array can't run."""
     return _Planner(region).run()
 
@@ -58,7 +58,7 @@ class _Planner:
         self.region = region
         self.values = {v.id: v for v in region.values}
         self.shapes = {p.name: p.shape for p in region.params}
-        self.plan = Plan()
+        self.list = StepList()
         self.matrices: dict[int, Matrix] = {}
         self.key_values: dict[Pair, KeyValues] = {}
         self.planes: dict[int, Planes] = {}
@@ -74,7 +74,7 @@ class _Planner:
         for value in region.outputs:
             self._want(value, A_ORDER)
 
-    def run(self) -> Plan:
+    def run(self) -> StepList:
         for index, value in enumerate(self.region.inputs):
             self._host_input(index, value)
         lower: dict[type[ops.Op], Callable] = {
@@ -94,8 +94,8 @@ class _Planner:
                 self._reorder(op.out)
         for value in self.region.outputs:
             v = self.values[value]
-            self.plan.outputs.append(OutputTake(self.matrices[value], v.rows, v.cols))
-        return self.plan
+            self.list.outputs.append(OutputTake(self.matrices[value], v.rows, v.cols))
+        return self.list
 
     # What readers want
 
@@ -144,7 +144,7 @@ class _Planner:
 
     def _weights(self, number_of_blocks: int, filler: WeightFiller | None, name: str) -> Buffer:
         buffer = Buffer(WEIGHTS, number_of_blocks, name)
-        self.plan.weights.append((buffer, filler))
+        self.list.weights.append((buffer, filler))
         return buffer
 
     def _header(self, op_name: str) -> Buffer:
@@ -158,7 +158,7 @@ class _Planner:
     def _host_input(self, index: int, value: int) -> None:
         for order, pair in self.forms[value]:
             form = {A_ORDER: "A", K_ORDER: "K", V_ORDER: "V"}[order]
-            self.plan.inputs.append(InputFill(index, form, self._target(value, order, pair)))
+            self.list.inputs.append(InputFill(index, form, self._target(value, order, pair)))
 
     # Products
 
@@ -166,12 +166,12 @@ class _Planner:
         x, out = self.values[op.x], self.values[op.out]
         shape = f"{x.rows} x {x.cols} -> {out.cols}"
         step = self.joined.get(op.x) if op.residual is None else None
-        if step is None or step is not self.plan.steps[-1]:  # joining early would keep results alive for long
+        if step is None or step is not self.list.steps[-1]:  # joining early would keep results alive for long
             planes = Planes(self.matrices[op.x], blocks_of(x.cols))
             residual = None if op.residual is None else self.matrices[op.residual]
             header = self._header(op.name)
             step = GemmStep(op.name, shape, header, planes, planes.matrix.groups, residual=residual)
-            self.plan.steps.append(step)
+            self.list.steps.append(step)
             if op.residual is None:
                 self.joined[op.x] = step
         filler = PanelFill(op.weight, op.bias, step.k_blocks, A_ORDER, op.gelu, op.transposed)
@@ -205,7 +205,7 @@ class _Planner:
             weights = self._weights(target.heads, ParameterFill(order), name)
             panels = [Panels(target, order, target.heads, weights)]
             x = self.matrices[value]
-            self.plan.steps.append(
+            self.list.steps.append(
                 GemmStep(name, f"{v.rows} x {v.cols}", header, None, x.groups, panels, residual=x)
             )
 
@@ -228,7 +228,7 @@ class _Planner:
             planes = self.planes[op.x]
             groups = padded_blocks(out.rows) // limits.CORE_ROWS
             step = GemmStep(op.name, shape, self._header(op.name), planes, groups, residual=residual)
-            self.plan.steps.append(step)
+            self.list.steps.append(step)
             conv_channels = limits.BLOCK * planes.k_blocks
             filler = PanelFill(
                 op.weight, op.bias, step.k_blocks, A_ORDER, op.gelu, conv_channels=conv_channels
@@ -264,11 +264,11 @@ class _Planner:
 
     def _gather(
         self, op: ops.Conv1d, rows: int, centers: tuple[int, ...], phases: int
-    ) -> tuple[Frames, Matrix]:
+    ) -> tuple[ConvInput, Matrix]:
         """The host's frames, and the step that makes the products' left side of them."""
         x, name = self.values[op.x], self.values[op.x].name or str(op.x)
-        given = frames(x.cols, centers, phases, padded_blocks(rows), f"{name} frames")
-        self.plan.inputs.append(InputFill(self.region.inputs.index(op.x), "frames", given))
+        given = conv_input(x.cols, centers, phases, padded_blocks(rows), f"{name} frames")
+        self.list.inputs.append(InputFill(self.region.inputs.index(op.x), "frames", given))
         gathered = self._matrix(rows, limits.BLOCK * len(given.columns), f"{name} gathered")
         label = f"{op.name} input"
         header = self._header(label)
@@ -276,11 +276,11 @@ class _Planner:
         panels = [Panels(gathered, A_ORDER, gathered.col_blocks, weights)]
         shape = f"{x.rows} x {x.cols} -> {rows} x {limits.BLOCK * len(given.columns)}"
         step = GemmStep(label, shape, header, None, gathered.groups, panels, residual=given)
-        self.plan.steps.append(step)
+        self.list.steps.append(step)
         return given, gathered
 
     def _over_frames(
-        self, op: ops.Conv1d, name: str, given: Frames, gathered: Matrix, center: int
+        self, op: ops.Conv1d, name: str, given: ConvInput, gathered: Matrix, center: int
     ) -> tuple[GemmStep, PanelFill]:
         """A product (without its panels yet) over the frames around `phases * t + center`."""
         x, out = self.values[op.x], self.values[op.out]
@@ -290,7 +290,7 @@ class _Planner:
         shape = f"{rows} x {TAPS * x.cols} -> {out.cols}"
         planes = Planes(gathered, k_blocks, first=first)
         step = GemmStep(name, shape, self._header(name), planes, gathered.groups)
-        self.plan.steps.append(step)
+        self.list.steps.append(step)
         return step, PanelFill(op.weight, op.bias, k_blocks, A_ORDER, op.gelu, slots=slots)
 
     def _feeds_planes(self, op: ops.Conv1d) -> ops.Conv1d | None:
@@ -313,7 +313,7 @@ class _Planner:
         x, target = self.matrices[op.inputs[0]], self._value_matrix(op.out)
         header = self._header(op.name or kind)
         shape = f"{out.rows} x {out.cols}"
-        self.plan.steps.append(RowStep(op.name or kind, shape, header, kind, x, target, out.cols, y, eps))
+        self.list.steps.append(RowStep(op.name or kind, shape, header, kind, x, target, out.cols, y, eps))
 
     def _layer_norm(self, op: ops.LayerNorm) -> None:
         width = self.values[op.out].cols
@@ -349,7 +349,7 @@ class _Planner:
         shape = f"{op.heads} heads, {q.rows} x {k.rows}"
         pair = self._pair((op.k, op.v))
         spare = Buffer(ACTIVATIONS, limits.CORE_ROWS * limits.COLUMNS.maximum, f"{op.name} spare")
-        self.plan.steps.append(
+        self.list.steps.append(
             AttentionStep(
                 op.name, shape, header, self.matrices[op.q], pair, out, op.heads, k.rows, op.scale, spare
             )
@@ -368,7 +368,7 @@ class _Planner:
         first = matrix.col_blocks - limits.CORE_ROWS
         panels = [Panels(matrix, A_ORDER, limits.CORE_ROWS, weights, first)]
         shape = f"{limits.BLOCK * matrix.row_blocks} x {limits.BLOCK * limits.CORE_ROWS}"
-        self.plan.steps.append(GemmStep(f"{name} padding", shape, header, None, matrix.groups, panels))
+        self.list.steps.append(GemmStep(f"{name} padding", shape, header, None, matrix.groups, panels))
 
 
 def _join_names(first: str, second: str) -> str:

@@ -17,7 +17,7 @@ from lowering import limits
 from lowering.errors import LimitError
 from lowering.steps.kinds import RowStep, Step
 from lowering.streams.descriptors import fit
-from lowering.streams.step_streams import Work
+from lowering.streams.step_streams import StepStreams
 from lowering.time.costs import Costs
 
 SPLITS = ("layer", "op")
@@ -29,7 +29,12 @@ _LAYER = re.compile(r"(?:[^.]*\.)*?\d+(?=\.|$)")
 
 
 def cut(
-    steps: Sequence[Step], works: Sequence[Work], columns: int, *, split: str | None, longest_s: float
+    steps: Sequence[Step],
+    all_streams: Sequence[StepStreams],
+    columns: int,
+    *,
+    split: str | None,
+    longest_s: float,
 ) -> list[range]:
     """The steps of each dispatch. `split`: "layer" gives each layer its own (and what lies between layers), "op"
     each step; None as few as there can be. No dispatch is modelled to take longer than `longest_s` seconds.
@@ -37,8 +42,8 @@ def cut(
     Raises LimitError for a step that takes longer by itself.
     """
     starts, spent = [0], 0.0
-    for index, (step, work) in enumerate(zip(steps, works)):
-        seconds = modelled_seconds(step, work, columns)
+    for index, (step, streams) in enumerate(zip(steps, all_streams)):
+        seconds = modelled_seconds(step, streams, columns)
         if seconds > longest_s:
             raise LimitError(
                 f"{limits.RUN_SECONDS.name}: {step.kind} {step.name} ({step.shape}) is modelled to take "
@@ -60,17 +65,17 @@ def layer(name: str) -> str:
     return found.group() if found else ""
 
 
-def modelled_seconds(step: Step, work: Work, columns: int, clock_ghz: float = SLOWEST_GHZ) -> float:
+def modelled_seconds(step: Step, streams: StepStreams, columns: int, clock_ghz: float = SLOWEST_GHZ) -> float:
     """A step's modelled time without executing it: of its cores or its busiest channel, and of the controller, as if
     nothing of it overlapped. Summed over Whisper's encoders a few percent from the array simulator's."""
     costs = Costs(clock_ghz)
     variant = step.op if isinstance(step, RowStep) else ""
     cores = sum(
-        calls * (_cycles(name, variant) + costs.object_overhead) for name, calls in work.calls.items()
+        calls * (_cycles(name, variant) + costs.object_overhead) for name, calls in streams.calls.items()
     )
     words: dict[tuple[int, str], int] = {}
     tasks = 0
-    for channel, stream in work.streams.items():
+    for channel, stream in streams.by_path.items():
         for access in stream:
             words[channel] = words.get(channel, 0) + access.pattern.words
             tasks += len(fit(access.pattern))

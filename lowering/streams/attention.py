@@ -18,7 +18,7 @@ from lowering.host_data.bf16 import round_bf16
 from lowering.host_data.blocks import blocks_of, ceil_div
 from lowering.limits import CORE_ROWS
 from lowering.steps.kinds import AttentionStep
-from lowering.streams.step_streams import Work, block_pattern, header_object, rows_per_object
+from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
 OP_ATTENTION = 2
 HELD = 2  # A objects that a core keeps as scratch during a trip
@@ -41,40 +41,46 @@ def float_bits(value: float) -> int:
     return struct.unpack("<I", struct.pack("<f", value))[0]
 
 
-def attention_work(step: AttentionStep, columns: int) -> Work:
+def attention_streams(step: AttentionStep, columns: int) -> StepStreams:
     """Streams of an attention. One trip is one task on every column."""
     tasks = _tasks(step, columns)
     trips, keys = len(tasks[0]), blocks_of(step.keys)
     rows, objects = rows_per_object(columns), max(HELD, columns)
-    work = Work(trips=trips, a_blocks=objects * rows, b_blocks=2 * keys, c_blocks=CORE_ROWS)
+    streams = StepStreams(
+        header=attention_header(step, columns),
+        trips=trips,
+        a_blocks=objects * rows,
+        b_blocks=2 * keys,
+        c_blocks=CORE_ROWS,
+    )
     width, head_step = step.q.col_blocks, 2 * step.kv.key_blocks
     for column in range(columns):
-        header_object(work, column, columns, step)
+        header_object(streams, column, columns, step)
         for start, loops in _queries(step, columns, tasks):
             start += column * rows * width
-            work.add(column, "A", step.q.buffer, block_pattern(start, (*loops, (rows, width))))
+            streams.add(column, "A", step.q.buffer, block_pattern(start, (*loops, (rows, width))))
         mine = tasks[column]
         for head, repeats in groupby(task[0] for task in mine):
             pattern = block_pattern(head * head_step, ((len(list(repeats)), 0),), 2 * keys)
-            work.add(column, "B", step.kv.buffer, pattern)
+            streams.add(column, "B", step.kv.buffer, pattern)
         for (head, wanted), run in groupby(mine, lambda task: (task[0], task[2])):
             groups = [group for _, group, _ in run]
             if wanted:
                 start = CORE_ROWS * groups[0] * step.out.col_blocks + head
                 pattern = block_pattern(start, ((CORE_ROWS * len(groups), step.out.col_blocks),))
-                work.add(column, "C", step.out.buffer, pattern)
+                streams.add(column, "C", step.out.buffer, pattern)
             else:
-                work.add(
+                streams.add(
                     column, "C", step.spare, block_pattern(CORE_ROWS * column, ((len(groups), 0),), CORE_ROWS)
                 )
-    work.calls = {
+    streams.calls = {
         "attn_q": trips * objects,
         "attn_init": trips,
         "attn_k": trips * keys,
         "gemm_step": trips * keys,
         "attn_finish": trips,
     }
-    return work
+    return streams
 
 
 def _tasks(step: AttentionStep, columns: int) -> list[list[Task]]:

@@ -54,7 +54,7 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Transfer:
     """One transfer: word offset, sizes and strides in words, outermost first."""
 
     offset: int
@@ -66,7 +66,7 @@ class Piece:
         return self.sizes[0] * self.sizes[1] * self.sizes[2] * self.sizes[3]
 
 
-def fit(pattern: Pattern) -> list[Piece]:
+def fit(pattern: Pattern) -> list[Transfer]:
     """The transfers that make `pattern`, in its order."""
     loops, run = simplify(pattern.loops, pattern.run)
     forms = pattern.forms
@@ -136,7 +136,7 @@ def _pieces(
     repeat: tuple[int, int],
     rows: list[tuple[int, int]],
     row: int,
-) -> Iterator[Piece]:
+) -> Iterator[Transfer]:
     first = rows[0] if rows else (1, 0)
     second = rows[1] if len(rows) > 1 else (1, 0)
     longest = limits.SHIM_ITERATION.maximum
@@ -146,4 +146,4 @@ def _pieces(
             count = min(longest, repeat[0] - start)
             step = repeat[1] if count > 1 else 0
             sizes = (count, second[0], first[0], row)
-            yield Piece(offset + start * repeat[1], sizes, (step, second[1], first[1], 1))
+            yield Transfer(offset + start * repeat[1], sizes, (step, second[1], first[1], 1))

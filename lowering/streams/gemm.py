@@ -13,7 +13,7 @@ from lowering.buffers import KeyValues, Matrix
 from lowering.limits import CORE_ROWS
 from lowering.steps.kinds import GemmStep, Panels
 from lowering.streams.descriptors import Pattern
-from lowering.streams.step_streams import Work, block_pattern, header_object, rows_per_object
+from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
 OP_GEMM = 1
 
@@ -25,37 +25,38 @@ def gemm_header(step: GemmStep, columns: int) -> tuple[int, ...]:
     return (OP_GEMM, rounds * step.groups, step.k_blocks, residuals, 0, 0, *step.valid, step.groups)
 
 
-def gemm_work(step: GemmStep, columns: int) -> Work:
+def gemm_streams(step: GemmStep, columns: int) -> StepStreams:
     """Streams of a product. Trips of the cores: rounds x row groups."""
     residuals = columns if step.residual else 0
     rounds = sum(p.count for p in step.panels) // columns
     rows = rows_per_object(columns)
-    work = Work(
+    streams = StepStreams(
+        header=gemm_header(step, columns),
         trips=rounds * step.groups,
         a_blocks=(step.k_blocks + residuals) * rows,
         b_blocks=step.k_blocks + 1,
         c_blocks=CORE_ROWS,
     )
     for column in range(columns):
-        header_object(work, column, columns, step)
-        _left_side(work, step, column, columns, rounds)
+        header_object(streams, column, columns, step)
+        _left_side(streams, step, column, columns, rounds)
         for panels in step.panels:
             size = step.k_blocks + 1
             loops = ((panels.count // columns, columns * size), (step.groups, 0))
-            work.add(column, "B", panels.weights, block_pattern(column * size, loops, size))
-            work.add(column, "C", panels.target.buffer, _results(panels, step.groups, column, columns))
-    trips = work.trips
-    work.calls = {
+            streams.add(column, "B", panels.weights, block_pattern(column * size, loops, size))
+            streams.add(column, "C", panels.target.buffer, _results(panels, step.groups, column, columns))
+    trips = streams.trips
+    streams.calls = {
         "gemm_init": trips,
         "gemm_step": trips * step.k_blocks,
         "gemm_params": trips,
         "gemm_residual": trips * residuals,
         "gemm_finish": trips,
     }
-    return work
+    return streams
 
 
-def _left_side(work: Work, step: GemmStep, column: int, columns: int, rounds: int) -> None:
+def _left_side(streams: StepStreams, step: GemmStep, column: int, columns: int, rounds: int) -> None:
     rows = rows_per_object(columns)
     first_row = column * rows
     x_loops: tuple[tuple[int, int], ...] = ()
@@ -69,23 +70,23 @@ def _left_side(work: Work, step: GemmStep, column: int, columns: int, rounds: in
         if step.x is None:
             return
         loops = ((rounds, 0), (step.groups, x_step), *x_loops)
-        work.add(column, "A", step.x.matrix.buffer, block_pattern(x_first, loops))
+        streams.add(column, "A", step.x.matrix.buffer, block_pattern(x_first, loops))
         return
     for j in range(rounds):
         for group in range(step.groups):
             if step.x is not None:
                 start = x_first + group * x_step
-                work.add(column, "A", step.x.matrix.buffer, block_pattern(start, x_loops))
+                streams.add(column, "A", step.x.matrix.buffer, block_pattern(start, x_loops))
             row_block, block_column = CORE_ROWS * group + first_row, columns * j
             if isinstance(step.residual, Matrix):
                 width = step.residual.col_blocks
                 loops = ((columns, 1), (rows, width))
                 residual = block_pattern(row_block * width + block_column, loops)
-                work.add(column, "A", step.residual.buffer, residual)
+                streams.add(column, "A", step.residual.buffer, residual)
             else:
                 for q, row in product(range(columns), range(rows)):
                     gathered = step.residual.pattern(row_block + row, block_column + q)
-                    work.add(column, "A", step.residual.buffer, gathered)
+                    streams.add(column, "A", step.residual.buffer, gathered)
 
 
 def _results(panels: Panels, groups: int, column: int, columns: int) -> Pattern:

@@ -15,7 +15,7 @@ from lowering.limits import CORE_ROWS
 from lowering.steps.kinds import RowStep
 from lowering.streams.attention import float_bits
 from lowering.streams.descriptors import Pattern
-from lowering.streams.step_streams import Work, block_pattern, header_object, rows_per_object
+from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
 OP_ROW = 3
 KINDS = {"layer_norm": 0, "softmax": 1, "gelu": 2, "add": 3}
@@ -37,29 +37,35 @@ def row_header(step: RowStep, columns: int) -> tuple[int, ...]:
     return tuple(words)
 
 
-def row_work(step: RowStep, columns: int) -> Work:
+def row_streams(step: RowStep, columns: int) -> StepStreams:
     """Streams of a row op. One trip is one row block on every column."""
     trips = step.x.row_blocks // columns
     width = step.out.col_blocks
     statistics = blocks_of(step.valid_columns) if step.kind in WITH_STATISTICS else 0
     operands = 2 if step.kind == "add" else 1
-    work = Work(trips=trips, a_blocks=0, b_blocks=statistics + operands * width, c_blocks=width)
+    streams = StepStreams(
+        header=row_header(step, columns),
+        trips=trips,
+        a_blocks=0,
+        b_blocks=statistics + operands * width,
+        c_blocks=width,
+    )
     for column in range(columns):
         if step.kind == "layer_norm":
-            _header_and_vectors(work, step, column, columns)
+            _header_and_vectors(streams, step, column, columns)
         else:
-            header_object(work, column, columns, step, copies=3)
+            header_object(streams, column, columns, step, copies=3)
         first = column * trips * width
         if step.kind == "add":
             assert step.y is not None
-            _add_operands(work, column, step.x, step.y, first, trips * width)
+            _add_operands(streams, column, step.x, step.y, first, trips * width)
         elif statistics == width:
-            work.add(column, "B", step.x.buffer, block_pattern(first, ((trips, width), (2, 0)), width))
+            streams.add(column, "B", step.x.buffer, block_pattern(first, ((trips, width), (2, 0)), width))
         else:
             for trip in range(trips):
                 start = first + trip * width
-                work.add(column, "B", step.x.buffer, block_pattern(start, (), statistics))
-                work.add(column, "B", step.x.buffer, block_pattern(start, (), width))
+                streams.add(column, "B", step.x.buffer, block_pattern(start, (), statistics))
+                streams.add(column, "B", step.x.buffer, block_pattern(start, (), width))
         words = BLOCK_WORDS
         loops = (
             (trips, width * words),
@@ -67,27 +73,27 @@ def row_work(step: RowStep, columns: int) -> Work:
             (CORE_ROWS, PIECE_WORDS),
             (PIECES, words),
         )
-        work.add(column, "C", step.out.buffer, Pattern(first * words, loops, PIECE_WORDS))
+        streams.add(column, "C", step.out.buffer, Pattern(first * words, loops, PIECE_WORDS))
     groups = trips * width // PIECES
-    work.calls = {"row_stats": trips * statistics, "row_apply": groups * PIECES * operands}
-    return work
+    streams.calls = {"row_stats": trips * statistics, "row_apply": groups * PIECES * operands}
+    return streams
 
 
-def _header_and_vectors(work: Work, step: RowStep, column: int, columns: int) -> None:
+def _header_and_vectors(streams: StepStreams, step: RowStep, column: int, columns: int) -> None:
     """Header, gamma and beta: three consecutive objects of the weights, each once per core row."""
     rows = rows_per_object(columns)
-    work.add(column, "A", step.header, block_pattern(0, ((3, 1), (rows, 0))))
-    work.prologue = 3 * rows
+    streams.add(column, "A", step.header, block_pattern(0, ((3, 1), (rows, 0))))
+    streams.prologue = 3 * rows
 
 
-def _add_operands(work: Work, column: int, x: Matrix, y: Matrix, first: int, count: int) -> None:
+def _add_operands(streams: StepStreams, column: int, x: Matrix, y: Matrix, first: int, count: int) -> None:
     """Blocks of x and y alternating. The sum commutes, so the one lower in memory may come first."""
     if x.buffer.arg == y.buffer.arg and x.buffer.offset != y.buffer.offset:
         low, high = sorted((x.buffer, y.buffer), key=lambda b: b.offset)
-        work.add(
+        streams.add(
             column, "B", low, block_pattern(first, ((count, 1), (2, high.offset - low.offset))), also=high
         )
         return
     for index in range(first, first + count):
-        work.add(column, "B", x.buffer, block_pattern(index, ()))
-        work.add(column, "B", y.buffer, block_pattern(index, ()))
+        streams.add(column, "B", x.buffer, block_pattern(index, ()))
+        streams.add(column, "B", y.buffer, block_pattern(index, ()))

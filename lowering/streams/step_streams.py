@@ -29,16 +29,18 @@ class Access:
 
 
 @dataclass
-class Work:
-    """`a_blocks`, `b_blocks`, `c_blocks`: blocks that a shim moves on each path per trip; `prologue` blocks
-    come on A before the first trip. `calls`: kernel calls of each core."""
+class StepStreams:
+    """`header`: words of the header object. `a_blocks`, `b_blocks`, `c_blocks`: blocks that a shim moves on each
+    path per trip; `prologue` blocks come on A before the first trip. `by_path`: (column, path) -> its
+    patterns. `calls`: kernel calls of each core."""
 
+    header: tuple[int, ...]
     trips: int
     a_blocks: int
     b_blocks: int
     c_blocks: int
     prologue: int = 0
-    streams: dict[tuple[int, str], list[Access]] = field(default_factory=lambda: defaultdict(list))
+    by_path: dict[tuple[int, str], list[Access]] = field(default_factory=lambda: defaultdict(list))
     calls: dict[str, int] = field(default_factory=dict)
 
     def add(
@@ -46,7 +48,7 @@ class Work:
     ) -> None:
         """Append a pattern to the stream of a path."""
         if pattern.words:
-            self.streams[column, path].append(Access(buffer, pattern, also))
+            self.by_path[column, path].append(Access(buffer, pattern, also))
 
     def per_trip(self, path: str) -> int:
         """Words per trip that a shim moves on a path."""
@@ -64,8 +66,8 @@ def block_pattern(start: int, loops: tuple[tuple[int, int], ...], run: int = 1) 
     return Pattern(start * words, tuple((count, step * words) for count, step in loops), run * words)
 
 
-def header_object(work: Work, column: int, columns: int, step: Step, copies: int = 1) -> None:
+def header_object(streams: StepStreams, column: int, columns: int, step: Step, copies: int = 1) -> None:
     """The header goes first on every A path, once per core row; `copies` > 1 fills unused objects."""
     rows = rows_per_object(columns)
-    work.add(column, "A", step.header, block_pattern(0, ((copies * rows, 0),)))
-    work.prologue = copies * rows
+    streams.add(column, "A", step.header, block_pattern(0, ((copies * rows, 0),)))
+    streams.prologue = copies * rows

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from lowering import ops
-from lowering.host_data.conv_input import PLANES, frames
+from lowering.host_data.conv_input import PLANES, conv_input
 from lowering.time.costs import Costs
 
 ROWS = 4
@@ -139,7 +139,7 @@ def conv(op: ops.Conv1d, region: ops.Region, costs: Costs, columns: int) -> list
     planes = (("", 0),) if op.stride != 1 or second is None else PLANES
     phases = op.stride if len(planes) == 1 else 2
     made = ceil(rows * op.stride / phases)
-    given = frames(channels, [center for _, center in planes], phases, _padded(made), "")
+    given = conv_input(channels, [center for _, center in planes], phases, _padded(made), "")
     results = [gather(f"{op.name} input", made, len(given.columns), costs, columns)]
     for which, center in planes:
         k = 8 * len(given.window(center)[1])

@@ -11,7 +11,7 @@ from lowering import lower, ops
 from lowering.ops import Param, Region, Value
 from lowering.overlay import overlay
 from lowering.overlay.variants import FULL, LEAN, PRODUCTS, VARIANTS, Variant
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.simulator import Simulator
 
 ROWS, COLS = 70, 128
@@ -47,7 +47,7 @@ def test_an_op_gives_the_same_bits_or_is_refused_by_name(kind: str, variant: Var
     if kind in variant.ops:
         np.testing.assert_array_equal(_run(kind, variant), _run(kind, FULL))
         return
-    with pytest.raises(Refusal, match=f"overlay '{variant.name}'"):
+    with pytest.raises(HardwareFault, match=f"overlay '{variant.name}'"):
         _run(kind, variant)
 
 

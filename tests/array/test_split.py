@@ -47,7 +47,7 @@ def test_same_bits(columns: int) -> None:
     whole = lower(TWO_LAYERS.region, columns=columns)
     expected = on_the_array(whole, TWO_LAYERS)
     assert len(whole.dispatches) == 1
-    for split, count in (("layer", 3), ("op", len(whole.ops))):
+    for split, count in (("layer", 3), ("op", len(whole.steps))):
         program = lower(TWO_LAYERS.region, columns=columns, split=split)
         assert len(program.dispatches) == count and tokens(program) == tokens(whole)
         longest = max(words.size for words in program.dispatches)
@@ -123,7 +123,7 @@ def test_the_option() -> None:
             compiled = torch.compile(model, backend="xdna", options={"device": "array", "split": split})
             outputs.append(compiled(x))
         (report,) = torch_xdna.reports()
-        assert report.dispatches_per_call == report.per_call()["submissions"] == (2 if split else 1)
+        assert report.dispatches_per_call == report.per_call()["dispatches"] == (2 if split else 1)
         assert report.dispatches == 2 * report.dispatches_per_call, "two clips"
         assert ("2 dispatches per call" in str(report)) == bool(split)
     assert torch.equal(*outputs)

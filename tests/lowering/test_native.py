@@ -9,7 +9,7 @@ import pytest
 
 from kernels_xdna1 import compiler
 from lowering.host_data import bf16, blocks, native
-from lowering.host_data.conv_input import frames
+from lowering.host_data.conv_input import conv_input
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_frames(
     elif layout == "every second":
         matrix = np.repeat(matrix, 2, axis=1)[::-1, ::2]
     row_blocks = blocks.padded_blocks(-(-count // phases))
-    made = frames(channels, centers, phases, row_blocks, "mel")
+    made = conv_input(channels, centers, phases, row_blocks, "mel")
     found, wanted = (np.full(made.buffer.blocks * 4096, 7, np.uint16) for _ in range(2))
     made.write(found, matrix)
     in_numpy(monkeypatch, made.write, wanted, matrix)

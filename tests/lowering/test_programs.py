@@ -134,12 +134,12 @@ def test_scheduling_rules_hold_in_every_command_of_an_encoder():
 
 def test_next_steps_headers_are_pushed_before_the_step_before_has_ended():
     program = lowering.lower(whisper(4, 384, 6, 1500))
-    early = sum(a.commands[1] > b.commands[0] for a, b in zip(program.ops, program.ops[1:]))
-    assert early == len(program.ops) - 1
+    early = sum(a.commands[1] > b.commands[0] for a, b in zip(program.steps, program.steps[1:]))
+    assert early == len(program.steps) - 1
 
 
 def test_q_k_v_projections_are_one_product():
-    names = [op.name for op in lowering.lower(whisper(1, 128, 2, 50)).ops]
+    names = [op.name for op in lowering.lower(whisper(1, 128, 2, 50)).steps]
     assert "layers.0.self_attn.q_proj+k_proj+v_proj" in names
     assert len(names) == 13
 

@@ -20,7 +20,7 @@ from lowering.whisper import MODELS, encoder_region
 def test_every_size_lowers_and_encodes(size, context):
     program = lowering.lower(encoder_region(MODELS[size], context))
     assert len(program.words) * 4 < 64 << 20
-    assert len(program.commands) == len(program.steps)
+    assert len(program.commands) == len(program.step_of_command)
 
 
 def test_base_meets_its_budgets():
@@ -46,7 +46,7 @@ def test_large_linears_move_every_block_they_need(rows, k, n, columns):
     b = Builder()
     program = lowering.lower(b.region(b.linear(b.input(rows, k), n, "fc")), columns=columns)
     k_blocks, groups, panels = -(-k // 64), -(-rows // 256), 4 * -(-n // 256)
-    op = program.ops[0]
+    op = program.steps[0]
     assert op.b_bytes == groups * panels * (k_blocks + 1) * 8192
     assert op.c_bytes == groups * panels * 4 * 8192
     assert op.a_bytes == (groups * 4 * k_blocks * panels // columns + 4) * 8192
@@ -72,7 +72,7 @@ def test_limits_are_named():
 def test_softmax_takes_4096_columns():
     b = Builder()
     program = lowering.lower(b.region(b.op(ops.Softmax, "softmax", b.input(300, 4096))))
-    assert program.ops[0].kernel_calls["row_stats"] == 2 * 64
+    assert program.steps[0].kernel_calls["row_stats"] == 2 * 64
 
 
 def test_refusals_name_op_shape_and_remedy():

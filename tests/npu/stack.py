@@ -97,8 +97,8 @@ def host_cost(xclbin: str, calls: int = 15) -> dict[str, Any]:
         "least_cpu_ms": 1e3 * min(cpu),
         "least_sync_ms": 1e3 * min(synced),
         "wall_ms": 1e3 * float(np.median(wall)),
-        "submissions": spent.dispatches / calls,
-        "context_changes": spent.overlay_changes / calls,
+        "dispatches": spent.dispatches / calls,
+        "overlay_changes": spent.overlay_changes / calls,
         "bytes_to_device": spent.bytes_to_device / calls,
         "bytes_from_device": spent.bytes_from_device / calls,
     }

@@ -47,8 +47,8 @@ def command(
     from lowering import listing
 
     program = lowering.lower(_region(model, size), columns=int(columns))
-    if step is not None and step >= len(program.ops):
-        raise XdnaError(f"disasm: there is no step {step}, the program has {len(program.ops)} (from 0)")
+    if step is not None and step >= len(program.steps):
+        raise XdnaError(f"disasm: there is no step {step}, the program has {len(program.steps)} (from 0)")
     if save is not None:
         for number, words in enumerate(program.dispatches):  # one, but for the largest models
             file_of = save if len(program.dispatches) == 1 else save.with_name(f"{save.name}.{number}")

@@ -35,7 +35,8 @@ def assemble(
     graph = fx.Graph()
     new: dict[fx.Node, fx.Node] = {}
     calls = {
-        f"xdna_region_{i}": region_call(gm, plan, device, recovery) for i, plan in enumerate(partition.plans)
+        f"xdna_region_{i}": region_call(gm, part, device, recovery)
+        for i, part in enumerate(partition.regions)
     }
     names = iter(calls)
     for node in gm.graph.nodes:

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torch_xdna.errors import DeviceError, FallbackError
-from torch_xdna.partitioning.regions import Plan
+from torch_xdna.partitioning.regions import GraphRegion
 
 _WARNED: set[str] = set()
 
@@ -49,12 +49,12 @@ class Recovery:
 
 
 def eager_twin(
-    gm: fx.GraphModule, plan: Plan, reads: Sequence[fx.Node]
+    gm: fx.GraphModule, part: GraphRegion, reads: Sequence[fx.Node]
 ) -> tuple[fx.GraphModule, list[fx.Node]]:
     """The graph's own nodes of a region as a module of `reads` and of further placeholders of the graph
-    (sizes), which are returned; its results are the tensors of the plan's outputs."""
+    (sizes), which are returned; its results are the tensors of the part's outputs."""
     needed: set[fx.Node] = set()
-    todo = [border.node for border in plan.outputs]
+    todo = [border.node for border in part.outputs]
     while todo:
         node = todo.pop()
         if node in needed:
@@ -68,7 +68,7 @@ def eager_twin(
     for node in gm.graph.nodes:
         if node in needed and node not in new:
             new[node] = graph.node_copy(node, new.__getitem__)
-    graph.output([new[border.node] for border in plan.outputs])
+    graph.output([new[border.node] for border in part.outputs])
     return fx.GraphModule(gm, graph), more
 
 

@@ -18,7 +18,7 @@ from torch_xdna.execution.recipes import Recipe, pack, recipes_of
 from torch_xdna.execution.recovery import Recovery, eager_twin, without_data, without_grad
 from torch_xdna.execution.weight_store import WeightStore
 from torch_xdna.matching.views import roots
-from torch_xdna.partitioning.regions import Plan
+from torch_xdna.partitioning.regions import GraphRegion
 
 
 class RegionRefused(Exception):
@@ -29,38 +29,38 @@ class RegionRefused(Exception):
         self.nodes = nodes
 
 
-def region_call(gm: fx.GraphModule, plan: Plan, device: Device, recovery: Recovery) -> RegionCall:
+def region_call(gm: fx.GraphModule, part: GraphRegion, device: Device, recovery: Recovery) -> RegionCall:
     try:
-        return RegionCall(gm, plan, device, recovery)
+        return RegionCall(gm, part, device, recovery)
     except LoweringError as error:
-        raise RegionRefused(error, plan.nodes) from error
+        raise RegionRefused(error, part.nodes) from error
 
 
 class RegionCall(nn.Module):
     """A region in a graph: takes inputs, then what weights come from; returns the exported tensors."""
 
-    def __init__(self, gm: fx.GraphModule, plan: Plan, device: Device, recovery: Recovery) -> None:
+    def __init__(self, gm: fx.GraphModule, part: GraphRegion, device: Device, recovery: Recovery) -> None:
         super().__init__()
-        region = plan.region
-        sources = list(dict.fromkeys(n for w in plan.weights.values() for n in sorted(roots(w.node))))
-        own = [b.node for b in plan.inputs] + sources
-        self.eager, more = eager_twin(gm, plan, list(dict.fromkeys(own)))
+        region = part.region
+        sources = list(dict.fromkeys(n for w in part.weights.values() for n in sorted(roots(w.node))))
+        own = [b.node for b in part.inputs] + sources
+        self.eager, more = eager_twin(gm, part, list(dict.fromkeys(own)))
         self.reads, self.recovery = own + more, recovery
-        self._sources = slice(len(plan.inputs), len(own))
+        self._sources = slice(len(part.inputs), len(own))
         self._eager_args = [self.reads.index(n) for n in dict.fromkeys(self.reads)]
         self.region = region
-        recipes = recipes_of(plan.weights, sources)
+        recipes = recipes_of(part.weights, sources)
         self.prepared: Runs
-        if by_row(region, plan.batch):
+        if by_row(region, part.batch):
             self.prepared = ByRow(lambda rows: _prepared_rows(device, region, recipes, rows))
         else:
             self.prepared = _prepared(device, region, recipes)
         self._inputs = [
             entering(b.dims, region.value(v).rows, region.value(v).cols)
-            for b, v in zip(plan.inputs, region.inputs)
+            for b, v in zip(part.inputs, region.inputs)
         ]
-        self._outputs = [(b.index, leaving(b.node, b.dims)) for b in plan.outputs]
-        indices = [b.index for b in plan.outputs]
+        self._outputs = [(b.index, leaving(b.node, b.dims)) for b in part.outputs]
+        indices = [b.index for b in part.outputs]
         # A value exported twice must not become two names for one memory.
         self._again = [index in indices[:i] for i, index in enumerate(indices)]
 

@@ -71,7 +71,7 @@ class Weight:
 
 
 @dataclass
-class Scope:
+class MatchState:
     """`names`: placeholder -> the user's name for it; `static`: those that are parameters or buffers."""
 
     names: dict[fx.Node, str] = field(default_factory=dict)

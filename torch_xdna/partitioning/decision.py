@@ -12,16 +12,16 @@ from torch import fx
 from lowering.ops import Add, Attention, Gelu, LayerNorm, Softmax
 from lowering.overlay.variants import FULL, Variant
 from torch_xdna.capture import Origin
-from torch_xdna.matching import Refusal, Scope, match_graph
+from torch_xdna.matching import MatchState, Refusal, match_graph
 from torch_xdna.partitioning.fusion import fuse
 from torch_xdna.partitioning.partition import Partition, partition
-from torch_xdna.partitioning.regions import Plan
+from torch_xdna.partitioning.regions import GraphRegion
 
 
 class Decision(NamedTuple):
     """What matching found in a graph, and the graph cut into regions for the device and eager ops."""
 
-    scope: Scope
+    state: MatchState
     parts: Partition
 
 
@@ -37,27 +37,27 @@ def decide(
     while True:
         # An op with several results is matched as the one that is used: what is banned is the op.
         refused |= {n.args[0]: r for n, r in refused.items() if n.target is operator.getitem}  # type: ignore[misc]
-        scope = match_graph(aten.graph, Scope(names, static), refused)
-        parts = _fused(partition(aten.graph, scope, origin.name))
+        state = match_graph(aten.graph, MatchState(names, static), refused)
+        parts = _fused(partition(aten.graph, state, origin.name))
         lacking = _lacking(parts, variant)
         if not lacking:
-            return Decision(scope, parts)
+            return Decision(state, parts)
         refused |= lacking
 
 
 def _fused(parts: Partition) -> Partition:
-    steps = [replace(s, region=fuse(s.region)) if isinstance(s, Plan) else s for s in parts.steps]
+    steps = [replace(s, region=fuse(s.region)) if isinstance(s, GraphRegion) else s for s in parts.steps]
     return replace(parts, steps=steps)
 
 
 def _lacking(parts: Partition, variant: Variant) -> dict[fx.Node, Refusal]:
     """The ops that remain after fusion and that the overlay can't do: a GELU within a product is the product's."""
     found = {}
-    for plan in parts.plans:
-        for op in plan.region.ops:
+    for part in parts.regions:
+        for op in part.region.ops:
             kind = _KINDS.get(type(op))
             if kind in variant.without:
-                node = plan.nodes[op.out - len(plan.region.inputs)]
+                node = part.nodes[op.out - len(part.region.inputs)]
                 found[node] = Refusal(variant.refusal(str(kind)))
     return found
 

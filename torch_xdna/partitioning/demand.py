@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from lowering.ops import Attention
-from torch_xdna.matching import Matrix, Scope
+from torch_xdna.matching import MatchState, Matrix
 from torch_xdna.matching.views import VIEWS
 
 
@@ -16,12 +16,12 @@ class Demand:
     """`device`: tensors that it computes, `exported`: those that leave it, `eager`: nodes that run eager.
     `on_cpu`: matched tensors that run eager nevertheless."""
 
-    def __init__(self, graph: fx.Graph, scope: Scope, on_cpu: frozenset[fx.Node] = frozenset()) -> None:
-        self.scope, self._on_cpu = scope, on_cpu
+    def __init__(self, graph: fx.Graph, state: MatchState, on_cpu: frozenset[fx.Node] = frozenset()) -> None:
+        self.state, self._on_cpu = state, on_cpu
         self.device: set[fx.Node] = set()
         self.eager: set[fx.Node] = set()
         self.exported: set[fx.Node] = set()
-        ours = {n for node, match in scope.matches.items() for n in (node, *match.absorbs)}
+        ours = {n for node, match in state.matches.items() for n in (node, *match.absorbs)}
         todo: list[fx.Node] = []
         for node in graph.nodes:
             if node.op == "output":
@@ -50,8 +50,8 @@ class Demand:
             if node in self.device:
                 continue
             self.device.add(node)
-            for matrix in reads([node], self.scope):
-                (todo if self.scope.computes(matrix) else tensors).append(matrix.node)
+            for matrix in reads([node], self.state):
+                (todo if self.state.computes(matrix) else tensors).append(matrix.node)
         return tensors
 
     def origin(self, node: fx.Node) -> fx.Node | None:
@@ -60,24 +60,24 @@ class Demand:
         return None if found in self._on_cpu else found
 
     def _origin(self, node: fx.Node) -> fx.Node | None:
-        if node in self.scope.matches:
+        if node in self.state.matches:
             return node
-        layout = self.scope.layouts.get(node)
+        layout = self.state.layouts.get(node)
         if node.target in VIEWS or layout is None or layout.matrix is None or layout.scale != 1:
             return None  # views stay views, so that aliases stay aliases
-        return layout.matrix.node if layout.matrix.node in self.scope.matches else None
+        return layout.matrix.node if layout.matrix.node in self.state.matches else None
 
     def only_asked_for(self) -> frozenset[fx.Node]:
         """Tensors within attention that the device would compute a second time, from scores of the CPU, only to
         give them away: the weights, which transformers' word timestamps ask of every layer and never use."""
-        read = {m.node for m in reads(self.device, self.scope) if self.scope.computes(m)}
+        read = {m.node for m in reads(self.device, self.state) if self.state.computes(m)}
         return frozenset(
             {o for n in self.exported if (o := self.origin(n)) is not None} & self._within() - read
         )
 
     def aside(self, graph: fx.Graph) -> frozenset[fx.Node]:
         """The eager nodes of which nothing comes but tensors within attention."""
-        taken = {m.node for m in reads(self.device, self.scope)}
+        taken = {m.node for m in reads(self.device, self.state)}
         out = self._within() & self.eager
         for node in reversed(graph.nodes):
             users = [u for u in node.users if u in self.eager or u.op == "output"]
@@ -86,7 +86,7 @@ class Demand:
         return frozenset(out)
 
     def _within(self) -> set[fx.Node]:
-        attention = [m for n in self.device if isinstance((m := self.scope.matches[n]).op, Attention)]
+        attention = [m for n in self.device if isinstance((m := self.state.matches[n]).op, Attention)]
         return {inner for match in attention for inner in match.absorbs}
 
 
@@ -111,5 +111,5 @@ def _called(node: fx.Node) -> Iterable[fx.Graph]:
             yield called.graph
 
 
-def reads(nodes: Iterable[fx.Node], scope: Scope) -> list[Matrix]:
-    return [scope.matrices[i] for node in nodes for i in scope.matches[node].op.inputs]
+def reads(nodes: Iterable[fx.Node], state: MatchState) -> list[Matrix]:
+    return [state.matrices[i] for node in nodes for i in state.matches[node].op.inputs]

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from torch_xdna.matching import Scope
+from torch_xdna.matching import MatchState
 from torch_xdna.matching.layout import Size
 from torch_xdna.partitioning.demand import Demand, has_effect, reads
-from torch_xdna.partitioning.regions import Plan, graph_region
+from torch_xdna.partitioning.regions import GraphRegion, make_graph_region
 
 
 @dataclass
@@ -26,49 +26,49 @@ class Partition:
     """`steps`: eager nodes and regions, in an order to run. `absorbed`: node -> who made it needless.
     `aside`: eager nodes that only give what attention on the device has within, as its weights."""
 
-    steps: list[fx.Node | Plan] = field(default_factory=list)
+    steps: list[fx.Node | GraphRegion] = field(default_factory=list)
     absorbed: dict[fx.Node, fx.Node] = field(default_factory=dict)
     aside: frozenset[fx.Node] = frozenset()
 
     @property
-    def plans(self) -> list[Plan]:
-        return [s for s in self.steps if isinstance(s, Plan)]
+    def regions(self) -> list[GraphRegion]:
+        return [s for s in self.steps if isinstance(s, GraphRegion)]
 
     @property
     def eager(self) -> list[fx.Node]:
         return [s for s in self.steps if isinstance(s, fx.Node)]
 
 
-def partition(graph: fx.Graph, scope: Scope, name: str = "region") -> Partition:
-    demand = Demand(graph, scope)
+def partition(graph: fx.Graph, state: MatchState, name: str = "region") -> Partition:
+    demand = Demand(graph, state)
     within = demand.only_asked_for()
     if within:
-        demand = Demand(graph, scope, within)
-    stages = _stages(graph, scope, demand)
+        demand = Demand(graph, state, within)
+    stages = _stages(graph, state, demand)
     groups: dict[tuple[int, Size], list[fx.Node]] = {}
     for node in graph.nodes:
         if node in demand.device:
-            groups.setdefault((stages[node], scope.matches[node].matrix.batch), []).append(node)
+            groups.setdefault((stages[node], state.matches[node].matrix.batch), []).append(node)
     for nodes in groups.values():  # what crosses from one region to another leaves the first as a tensor
         demand.exported.update(
-            m.node for m in reads(nodes, scope) if scope.computes(m) and m.node not in nodes
+            m.node for m in reads(nodes, state) if state.computes(m) and m.node not in nodes
         )
     out = Partition()
     for stage in range(max(stages.values(), default=0) + 1):
         out.steps += [n for n in graph.nodes if n in demand.eager and stages[n] == stage]
         for (of, batch), nodes in groups.items():
             if of == stage:
-                label = name if len(groups) == 1 else f"{name}.{len(out.plans)}"
-                out.steps.append(graph_region(nodes, batch, scope, demand, label))
+                label = name if len(groups) == 1 else f"{name}.{len(out.regions)}"
+                out.steps.append(make_graph_region(nodes, batch, state, demand, label))
     for node in demand.device:
-        for inner in scope.matches[node].absorbs:
+        for inner in state.matches[node].absorbs:
             if inner not in demand.device and inner not in demand.eager:
                 out.absorbed[inner] = node
     out.aside = demand.aside(graph)
     return out
 
 
-def _stages(graph: fx.Graph, scope: Scope, demand: Demand) -> dict[fx.Node, int]:
+def _stages(graph: fx.Graph, state: MatchState, demand: Demand) -> dict[fx.Node, int]:
     """Device op: its stage. Eager node: the stage before whose regions it can run."""
     stages: dict[fx.Node, int] = {}
     last_effect = 0
@@ -83,7 +83,7 @@ def _stages(graph: fx.Graph, scope: Scope, demand: Demand) -> dict[fx.Node, int]
     for node in graph.nodes:
         if node in demand.device:
             stages[node] = max(
-                (stages[m.node] if scope.computes(m) else ready(m.node) for m in reads([node], scope)),
+                (stages[m.node] if state.computes(m) else ready(m.node) for m in reads([node], state)),
                 default=0,
             )
         if node in demand.eager:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx
 
 from lowering.ops import Op, Param, Region, Value
-from torch_xdna.matching import Match, Scope
+from torch_xdna.matching import Match, MatchState
 from torch_xdna.matching.layout import Dims, Size
 from torch_xdna.matching.state import Weight
 from torch_xdna.partitioning.demand import Demand, reads
@@ -24,7 +24,7 @@ class Border:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GraphRegion:
     """A region with its border. `nodes`: the tensors of the graph that the device computes in it."""
 
     region: Region
@@ -35,40 +35,42 @@ class Plan:
     nodes: tuple[fx.Node, ...]
 
 
-def graph_region(nodes: list[fx.Node], batch: Size, scope: Scope, demand: Demand, name: str) -> Plan:
-    matches: list[Match] = [scope.matches[n] for n in nodes]
+def make_graph_region(
+    nodes: list[fx.Node], batch: Size, state: MatchState, demand: Demand, name: str
+) -> GraphRegion:
+    matches: list[Match] = [state.matches[n] for n in nodes]
     inside = {m.matrix.id for m in matches}
-    entering = list(dict.fromkeys(m.id for m in reads(nodes, scope) if m.id not in inside))
+    entering = list(dict.fromkeys(m.id for m in reads(nodes, state) if m.id not in inside))
     ids = {old: new for new, old in enumerate([*entering, *(m.matrix.id for m in matches)])}
     leaving = [n for n in in_order(demand.exported) if demand.origin(n) in set(nodes)]
-    exported = [scope.layouts[n] for n in leaving]
+    exported = [state.layouts[n] for n in leaving]
     results = list(dict.fromkeys(layout.matrix.id for layout in exported if layout.matrix))
     names = list(dict.fromkeys(p for m in matches for p in m.op.params))
 
     def value(old: int) -> Value:
-        m = scope.matrices[old]
-        return Value(ids[old], m.rows, m.cols, scope.names.get(m.node, ""))
+        m = state.matrices[old]
+        return Value(ids[old], m.rows, m.cols, state.names.get(m.node, ""))
 
     region = Region(
         values=tuple(value(i) for i in ids),
         inputs=tuple(ids[i] for i in entering),
         outputs=tuple(ids[i] for i in results),
-        params=tuple(Param(p, scope.params[p].shape) for p in names),
+        params=tuple(Param(p, state.params[p].shape) for p in names),
         ops=tuple(_renumbered(m.op, ids) for m in matches),
         name=name,
     )
-    return Plan(
+    return GraphRegion(
         region=region,
         batch=batch,
         inputs=tuple(
-            Border(scope.matrices[i].node, scope.matrices[i].dims, k) for k, i in enumerate(entering)
+            Border(state.matrices[i].node, state.matrices[i].dims, k) for k, i in enumerate(entering)
         ),
         outputs=tuple(
             Border(n, layout.dims, results.index(layout.matrix.id))
             for n, layout in zip(leaving, exported)
             if layout.matrix
         ),
-        weights={p: scope.params[p] for p in names},
+        weights={p: state.params[p] for p in names},
         nodes=tuple(nodes),
     )
 

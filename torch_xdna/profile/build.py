@@ -156,14 +156,14 @@ def _from_simulator(
     known = {op.name: op for op in closed}
     ops = []
     last = 0.0
-    for index, facts in enumerate(run.program.ops):
+    for index, facts in enumerate(run.program.steps):
         end = max(run.ends[index], last)
         twin = known.get(facts.name)
         reads, writes = facts.a_bytes + facts.b_bytes, facts.c_bytes
         bounds = {name: costs.seconds(cycles) for name, cycles in run.bounds[index].items()}
         memory = max(costs.read_seconds(reads, BLOCK_BYTES), costs.write_seconds(writes))
         bounds["ddr"] = twin.bounds["ddr"] if twin else memory
-        steps = zip(run.program.steps, run.program.commands)
+        steps = zip(run.program.step_of_command, run.program.commands)
         tasks = sum(step == index and isinstance(command, Dma) for step, command in steps)
         bounds["control"] = costs.seconds(tasks * (costs.task_cycles + costs.sync))
         ops.append(

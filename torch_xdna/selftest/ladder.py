@@ -153,7 +153,7 @@ class Ladder:
         """What depends on the constants, before and after the kernels with the deepest stack."""
         cases = dict(small.kernels())
         for name, case in list(cases.items()):
-            kinds = [op.kind for op in lower(case.region, columns=self.columns, iterated=False).ops]
+            kinds = [op.kind for op in lower(case.region, columns=self.columns, iterated=False).steps]
             if device.variant.lacking(kinds):
                 del cases[name]
 

@@ -71,7 +71,7 @@ def bandwidth(
     loaded = load(case.region, device, iterated=iterated)
     weights = loaded.upload(loaded.program.pack_weights({}))
     seconds = timed(loaded, case.inputs, weights, repeats)["device_least_s"]
-    moved = sum(op.bytes_moved for op in loaded.program.ops)
+    moved = sum(op.bytes_moved for op in loaded.program.steps)
     return {
         "bytes": moved,
         "device_least_s": seconds,

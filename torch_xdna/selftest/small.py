@@ -36,7 +36,7 @@ def one_token(columns: int, column: int | None = None, channel: int | None = Non
     case = Case("token", add_region(BLOCK, BLOCK))
     program = lower(case.region, columns=columns, iterated=False)
     commands, steps = [], []
-    for command, step in zip(program.commands, program.steps):
+    for command, step in zip(program.commands, program.step_of_command):
         silent = isinstance(command, Dma | Wait) and (
             command.direction == MM2S and (command.column, command.channel) != (column, channel)
         )
@@ -47,7 +47,7 @@ def one_token(columns: int, column: int | None = None, channel: int | None = Non
         commands.append(command)
         steps.append(step)
     words = encode(commands, device_columns=columns)
-    return case, replace(program, commands=tuple(commands), steps=tuple(steps), dispatches=(words,))
+    return case, replace(program, commands=tuple(commands), step_of_command=tuple(steps), dispatches=(words,))
 
 
 def of_form(name: str, columns: int) -> tuple[Case, Program]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.transfer import Transfer
 
 UNWRITTEN, SETTLED, PENDING, RACED = 0, 1, 2, 3
@@ -43,7 +43,7 @@ class Argument:
     def check_inside(self, transfer: Transfer, where: str) -> None:
         first, last = transfer.extent
         if first < 0 or last > self.words:
-            raise Refusal(
+            raise HardwareFault(
                 "address",
                 f"{where} touches bytes {4 * first} to {4 * last} of argument {self.number}, "
                 f"which has {4 * self.words}",
@@ -57,14 +57,16 @@ class Argument:
             if (view == SETTLED).all():
                 continue
             if (view == RACED).any():
-                raise Refusal(
+                raise HardwareFault(
                     "read", f"{where} reads memory that several transfers wrote in no certain order"
                 )
             if (view == PENDING).any():
-                raise Refusal(
+                raise HardwareFault(
                     "read", f"{where} reads what is still being written: nobody waited for {writers()}"
                 )
-            raise Refusal("read", f"{where} reads memory of argument {self.number} that nothing has written")
+            raise HardwareFault(
+                "read", f"{where} reads memory of argument {self.number} that nothing has written"
+            )
 
     def begin_write(self, transfer: Transfer, raced: bool) -> None:
         """A write was pushed; `raced`: while another one to some of the same words is under way."""

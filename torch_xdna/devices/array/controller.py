@@ -24,7 +24,7 @@ from lowering.commands.registers import (
 )
 from torch_xdna.devices.array.arguments import Argument
 from torch_xdna.devices.array.array import Array
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.shim import (
     DESCRIPTORS,
     Channel,
@@ -71,13 +71,13 @@ class Controller:
         if isinstance(record, BlockWrite):
             bd, field = self.descriptor(number, record)
             if field + len(record.words) > 8:
-                raise Refusal("register", f"command {number} writes across two descriptors")
+                raise HardwareFault("register", f"command {number} writes across two descriptors")
             shim.write(bd, field, record.words, f"command {number} (column {record.column})")
             cycles = costs.controller_cycles("blockwrite", len(record.words))
         elif isinstance(record, AddressPatch):
             bd, field = self.descriptor(number, record)
             if 4 * field != DESCRIPTOR_ADDRESS_FIELD:
-                raise Refusal(
+                raise HardwareFault(
                     "register", f"command {number} patches word {field} of descriptor {bd}, no address"
                 )
             shim.patch(bd, record.arg, record.offset, f"command {number} (column {record.column})")
@@ -92,11 +92,11 @@ class Controller:
 
     def shim(self, number: int, record: BlockWrite | AddressPatch | Write32 | MaskWrite) -> Shim:
         if record.row != 0:
-            raise Refusal(
+            raise HardwareFault(
                 "register", f"command {number} writes a register of tile ({record.column}, {record.row})"
             )
         if record.column >= len(self.array.shims):
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} names column {record.column}, the overlay has {len(self.array.shims)}",
             )
@@ -106,7 +106,7 @@ class Controller:
         """(descriptor, word in it) of an address."""
         bd, rest = divmod(record.address - DESCRIPTOR_BASE, DESCRIPTOR_STEP)
         if not 0 <= bd < DESCRIPTORS:
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} (column {record.column}) writes {record.address:#x}: not a queue",
             )
@@ -130,7 +130,7 @@ class Controller:
     def set_token_id(self, number: int, record: MaskWrite) -> None:
         key = _CHANNEL_OF_CONTROL.get(record.address)
         if key is None or record.mask != TOKEN_ID_MASK or record.value & ~TOKEN_ID_MASK:
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} (column {record.column}) writes {record.value:#x} under mask "
                 f"{record.mask:#x} to {record.address:#x}: only a channel's token id is known "
@@ -139,7 +139,7 @@ class Controller:
         channel = self.channel(number, record.column, key)
         value = record.value >> TOKEN_ID_SHIFT
         if channel.unclaimed and value != self.token_ids.get(channel, 0):
-            raise Refusal(
+            raise HardwareFault(
                 "token",
                 f"command {number} changes the token id of {channel.name} while nobody has waited for the token of "
                 f"{channel.unclaimed[0].where}",
@@ -151,7 +151,7 @@ class Controller:
         passes = self.array.overlay.token_id
         value = self.token_ids.get(channel, 0)
         if value != passes:
-            raise Refusal(
+            raise HardwareFault(
                 "token",
                 f"command {number} ({channel.name}) asks for a token, but the token id of that channel is {value}"
                 f"{'' if channel in self.token_ids else ', since this stream has not set it'}: only id {passes} "
@@ -160,7 +160,7 @@ class Controller:
 
     def channel(self, number: int, column: int, key: tuple[str, int]) -> Channel:
         if column >= len(self.array.shims) or key not in self.array.shims[column].channels:
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} uses column {column} {key[0]} {key[1]}, where nothing is connected",
             )
@@ -169,7 +169,7 @@ class Controller:
     def wait(self, number: int, record: Wait) -> None:
         channel = self.channel(number, record.column, (record.direction, record.channel))
         if not channel.unclaimed:
-            raise Refusal(
+            raise HardwareFault(
                 "token", f"command {number} waits for a token of {channel.name} that was never issued"
             )
         task = channel.unclaimed.popleft()
@@ -206,10 +206,12 @@ class Controller:
         for channel in self.array.channels:
             if channel.unclaimed:
                 task = channel.unclaimed[0]
-                raise Refusal("token", f"{task.where} issues a token that nobody waits for")
+                raise HardwareFault("token", f"{task.where} issues a token that nobody waits for")
             if channel.direction == "S2MM" and channel.unknown:
                 task = channel.unknown[0]
-                raise Refusal("token", f"{task.where} writes memory and nobody waits for its completion")
+                raise HardwareFault(
+                    "token", f"{task.where} writes memory and nobody waits for its completion"
+                )
 
 
 def numbered(words: np.ndarray) -> list[Numbered]:

@@ -9,7 +9,7 @@ from typing import Any
 from lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
 from lowering.time.costs import Costs
 from torch_xdna.devices.array.context import Context, Kernel
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import InPort, Memory, OutPort
 from torch_xdna.devices.array.header import ROW_KINDS, check_header
 from torch_xdna.devices.array.interpreter import MOST_OBJECTS, Compiled, where_in
@@ -116,11 +116,11 @@ class Core:
         check_header(self.header, self.tile, self.variant)
 
     def refuse_op(self, op: int) -> None:
-        raise Refusal(
+        raise HardwareFault(
             "header",
             f"{self.tile} got a header with unknown op {op}: its overlay '{self.variant.name}' has no such case "
             "(1 gemm, 2 attention, 3 row op)",
         )
 
     def refuse_trips(self, word: int, trips: int) -> None:
-        raise Refusal("header", f"{self.tile} got a header whose word {word} asks for {trips} trips")
+        raise HardwareFault("header", f"{self.tile} got a header whose word {word} asks for {trips} trips")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from torch_xdna.devices.array.context import Context
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 
 WORD = 4
 
@@ -59,7 +59,7 @@ class InPort:
 
     def release(self, count: int) -> None:
         if count > self.filled:
-            raise Refusal(
+            raise HardwareFault(
                 "release", f"a core gives back {count} objects of {self.name} and holds {self.filled}"
             )
         self.filled -= count
@@ -185,7 +185,7 @@ class OutPort:
     def release(self, count: int, received: tuple[int, int]) -> None:
         """The core gives its oldest buffers away; `received`: A and B objects it had got before."""
         if count > self.free:
-            raise Refusal(
+            raise HardwareFault(
                 "release", f"a core gives away {count} objects of {self.name} and holds {self.free}"
             )
         for _ in range(count):

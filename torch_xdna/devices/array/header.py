@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lowering.limits import BLOCK, CORE_ROWS, NORM_WIDTH
 from lowering.overlay.core_program import ATTENTION, GEMM, ROW_OP
 from lowering.overlay.variants import FULL, Variant
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 
 LAYER_NORM, SOFTMAX, GELU, ADD = range(4)  # h[5]
 ROW_KINDS = {LAYER_NORM: "layer_norm", SOFTMAX: "softmax", GELU: "gelu", ADD: "add"}
@@ -30,7 +30,9 @@ def check_header(header: Sequence[int], tile: object, variant: Variant = FULL) -
         _within(tile, "row op", header, 5, "kind", LAYER_NORM, ADD)
         name = ROW_KINDS[header[5]]
         if name in variant.without:
-            raise Refusal("header", f"{tile} got a header for {name}, which overlay '{variant.name}' lacks")
+            raise HardwareFault(
+                "header", f"{tile} got a header for {name}, which overlay '{variant.name}' lacks"
+            )
         per_output = 2 * PIECES if header[5] == ADD else PIECES
         _within(tile, name, header, 4, "inputs per output", 0, per_output)
         if header[5] == LAYER_NORM:
@@ -40,7 +42,7 @@ def check_header(header: Sequence[int], tile: object, variant: Variant = FULL) -
 
 def _within(tile: object, op: str, header: Sequence[int], word: int, what: str, low: int, high: int) -> None:
     if not low <= header[word] <= high:
-        raise Refusal(
+        raise HardwareFault(
             "header",
             f"{tile} got a header for {op} whose word {word} ({what}) is {header[word]}, outside {low} to {high}",
         )

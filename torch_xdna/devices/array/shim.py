@@ -15,7 +15,7 @@ from collections.abc import Callable
 from lowering import limits
 from torch_xdna.devices.array.arguments import Argument, Cursor, overlap
 from torch_xdna.devices.array.context import Context
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import Join, Store
 from torch_xdna.devices.array.transfer import Transfer, parse
 
@@ -236,7 +236,7 @@ class Shim:
         task = self._in_flight(bd)
         if task is not None:
             state = "is in flight" if not task.done else "is not known to be complete: nobody waited for it"
-            raise Refusal("descriptor", f"{where} rewrites descriptor {bd}, but {task.where} {state}")
+            raise HardwareFault("descriptor", f"{where} rewrites descriptor {bd}, but {task.where} {state}")
 
     def write(self, bd: int, first: int, words: tuple[int, ...], where: str) -> None:
         self.check_free(bd, where)
@@ -255,24 +255,26 @@ class Shim:
         bd, repeats, token = value & 0xF, (value >> 16 & 0xFF) + 1, bool(value >> 31)
         where = f"command {command} ({channel.name}, descriptor {bd})"
         if value & ~(1 << 31 | 0xFF << 16 | 0xF):
-            raise Refusal("register", f"{where} pushes {value:#010x}, which has reserved bits")
+            raise HardwareFault("register", f"{where} pushes {value:#010x}, which has reserved bits")
         if len(channel.unknown) >= limits.SHIM_QUEUE.maximum:
             waiting = ", ".join(str(t.command) for t in channel.unknown)
-            raise Refusal(
+            raise HardwareFault(
                 "queue",
                 f"{where} is the fifth task on a queue of {limits.SHIM_QUEUE.maximum}: "
                 f"commands {waiting} are not known to be complete",
             )
         live = {t.bd for c in self.channels.values() for t in c.unknown} | {bd}
         if len(live) > limits.SHIM_LIVE.maximum:
-            raise Refusal(
+            raise HardwareFault(
                 "live", f"{where} makes {len(live)} live descriptors, {limits.SHIM_LIVE.maximum} are safe"
             )
         patched = self.patched[bd]
         if patched is None:
-            raise Refusal("descriptor", f"{where} has no address: it was not patched since it was written")
+            raise HardwareFault(
+                "descriptor", f"{where} has no address: it was not patched since it was written"
+            )
         if patched[0] >= len(arguments):
-            raise Refusal("address", f"{where} uses argument {patched[0]}, there are {len(arguments)}")
+            raise HardwareFault("address", f"{where} uses argument {patched[0]}, there are {len(arguments)}")
         argument = arguments[patched[0]]
         transfer, self.registers[bd][6] = parse(self.registers[bd], patched[1], repeats, where)
         argument.check_inside(transfer, where)
@@ -284,7 +286,9 @@ class Shim:
 
     def _check_write(self, argument: Argument, transfer: Transfer, where: str, others: list[Channel]) -> None:
         for task in _conflicts(argument, transfer, others, MM2S):
-            raise Refusal("write", f"{where} writes memory that {task.where} reads: nobody waited for that")
+            raise HardwareFault(
+                "write", f"{where} writes memory that {task.where} reads: nobody waited for that"
+            )
         argument.begin_write(transfer, bool(_conflicts(argument, transfer, others, S2MM)))
 
 

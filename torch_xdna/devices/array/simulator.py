@@ -4,7 +4,7 @@
 
 It runs under any interpreter with numpy. The words are decoded, never the Python objects they came from; the
 core program, the FIFOs and their depths come from the overlay's description; the kernels are the C++ sources
-compiled for the CPU. Everything that would hang or corrupt hardware raises `Refusal`. Like the real array, a
+compiled for the CPU. Everything that would hang or corrupt hardware raises `HardwareFault`. Like the real array, a
 simulator keeps its state from run to run: core memories, FIFO positions, descriptors.
 
 Design notes:
@@ -34,7 +34,7 @@ from torch_xdna.devices.array.context import Kernel
 from torch_xdna.devices.array.controller import Controller, numbered
 from torch_xdna.devices.array.core import no_kernels
 from torch_xdna.devices.array.diagnosis import check_finished, deadlock
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.timeline import Trace
 
 DEFAULT_CLOCK_GHZ = 1.6  # one of the clocks seen on real machines; only modelled times depend on it
@@ -88,7 +88,7 @@ class Simulator:
 
         `written`: per argument the byte ranges that the host wrote, None for all of it. `results`: per
         argument the ranges that the host will read, refused if the stream leaves any of it unwritten. Raises
-        `Refusal`; the array is then configured anew for the next run, as hardware would have to be.
+        `HardwareFault`; the array is then configured anew for the next run, as hardware would have to be.
         """
         return self._run(words, _memory(arguments, written), results, trace)
 
@@ -127,7 +127,7 @@ class Simulator:
         controller.start()
         array.context.engine.run()
         if not controller.finished:
-            raise Refusal("deadlock", deadlock(array, controller))
+            raise HardwareFault("deadlock", deadlock(array, controller))
         check_finished(array, memory, results)
         self._array = array
         return RunStats(

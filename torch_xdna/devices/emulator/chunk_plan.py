@@ -88,7 +88,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkPlan:
     """`levels`: what runs one after the other, each a list of stages. `by_row`, `by_head`: value id -> store."""
 
     region: ir.Region
@@ -117,7 +117,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(region: ir.Region) -> Plan:
+def make_plan(region: ir.Region) -> ChunkPlan:
     """Cut a region into levels and phases, merge products of one input, give values their places."""
     steps = _merge([*(Load(i, v) for i, v in enumerate(region.inputs)), *region.ops])
     level = _levels(steps)
@@ -130,7 +130,7 @@ def make_plan(region: ir.Region) -> Plan:
         stage.local = _local(stage) - by_row.keys()
     depth = 1 + max(level.values(), default=-1)
     levels = tuple(tuple(stage for at, stage in stages.items() if at[0] == n) for n in range(depth))
-    return Plan(region, levels, by_row, by_head, sum(_flops(region, op) for op in region.ops))
+    return ChunkPlan(region, levels, by_row, by_head, sum(_flops(region, op) for op in region.ops))
 
 
 def outputs(step: Step) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lowering import ops as ir
-from torch_xdna.devices.emulator.chunk_plan import Plan, Product
+from torch_xdna.devices.emulator.chunk_plan import ChunkPlan, Product
 from torch_xdna.devices.emulator.memory import empty, zeros
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix, bf16_matrix
 
@@ -42,7 +42,7 @@ class Packed:
         )
 
 
-def pack(plan: Plan, params: Mapping[str, Tensor], *, native: bool = False) -> Packed:
+def pack(plan: ChunkPlan, params: Mapping[str, Tensor], *, native: bool = False) -> Packed:
     """Copies of the parameters; nothing in the result shares memory with them. `native`: for the CPU's own bf16
     product, wherever that can do a step whole."""
     packed = Packed({}, {}, {})

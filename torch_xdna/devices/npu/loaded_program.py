@@ -35,7 +35,7 @@ Clip = Sequence[np.ndarray]
 def load(npu: Npu, program: Any) -> NpuProgram:
     """Make a lowering.Program runnable; nothing is sent before its first run. Raises lowering.errors.LackingError
     if the overlay was built without an op of it: its cores would never answer."""
-    npu.variant.check(op.kind for op in getattr(program, "ops", ()))
+    npu.variant.check(op.kind for op in getattr(program, "steps", ()))
     loaded = NpuProgram(npu, program)
     npu.lodge(loaded)
     return loaded
