@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from kernels_xdna1.description import bound, compiler_factor
+from kernels_xdna1.cycles import bound, compiler_factor
 from lowering.time import Costs, estimate_encoder, estimate_gemm
 from lowering.time.estimate import DISPATCH_S
 from lowering.time.gemm import gemm_kernel_cycles

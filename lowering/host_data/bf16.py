@@ -1,4 +1,4 @@
-"""fp32 <-> bf16 with numpy (bf16 as uint16): all_streams where neither torch nor ml_dtypes is installed."""
+"""fp32 <-> bf16 with numpy (bf16 as uint16): works where neither torch nor ml_dtypes is installed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Compiled counterparts of the numpy loops that touch every value of a call; the same results, bit for bit.
 
 Worth it because a call waits for them: a whisper-base call costs the host about 1 ms less. Where no C++ compiler is,
-or no folder for its results, `functions()` is None and numpy does the streams.
+or no folder for its results, `functions()` is None and numpy does the work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels_xdna1 import compiler
+from kernels_xdna1 import host_compiler
 
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-Wall")
 
@@ -54,6 +54,6 @@ def functions() -> Native | None:
     """Compiled at first use, then kept in the user's cache."""
     try:
         source = Path(__file__).with_suffix(".cc").read_text()
-        return Native(ctypes.CDLL(str(compiler.shared_object("native", source, FLAGS))))
-    except (compiler.CompilerError, OSError):
+        return Native(ctypes.CDLL(str(host_compiler.shared_object("native", source, FLAGS))))
+    except (host_compiler.CompilerError, OSError):
         return None

@@ -11,7 +11,7 @@ Design notes:
 - Loop trips are header words, never constants of a program for one shape: one overlay runs every model.
 - Attention holds two A objects during the pass over the keys and uses them as scratch (P, and the chunk of S
   with the running maximum and sum), so that no further buffer has to fit beside the accumulator. Its Q block
-  waits in the C object that will become the output. That all_streams because these buffers are the core's own
+  waits in the C object that will become the output. That works because these buffers are the core's own
   memory.
 - Objects that a core does not need (another column's residual or Q block) are acquired and released: the
   kernel compares `q` with `column`. A switch in the stream would need packet routing; a pass-over costs one

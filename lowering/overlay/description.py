@@ -29,7 +29,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from kernels_xdna1.description import CONSTANT_BYTES, HEADER_BYTES
+from kernels_xdna1.contract import CONSTANT_BYTES, HEADER_BYTES
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering import limits
 from lowering.errors import LimitError

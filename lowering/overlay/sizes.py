@@ -1,6 +1,6 @@
 """What a built overlay's cores take, against what a core has: program memory, data memory, stack; and library calls.
 
-Linked cores lie where aiecc all_streams, one ELF file each. An aiecc that leaves none can't be checked, which is said.
+Linked cores lie where aiecc works, one ELF file each. An aiecc that leaves none can't be checked, which is said.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels_xdna1.description import CONSTANT_BYTES
+from kernels_xdna1.contract import CONSTANT_BYTES
 from lowering import limits
 from lowering.overlay import elf
 

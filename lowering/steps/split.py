@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from kernels_xdna1 import description
+from kernels_xdna1 import cycles
 from lowering import limits
 from lowering.errors import LimitError
 from lowering.steps.kinds import RowStep, Step
@@ -88,5 +88,5 @@ def modelled_seconds(step: Step, streams: StepStreams, columns: int, clock_ghz: 
 def _cycles(name: str, variant: str) -> float:
     """A call's modelled cycles: of the variant if the kernel has it, else of its longest."""
     costs = Costs(SLOWEST_GHZ)
-    known = [v for kernel, v in description.variants() if kernel == name]
+    known = [v for kernel, v in cycles.variants() if kernel == name]
     return max(costs.kernel_cycles(name, v) for v in ([variant] if variant in known else known or [""]))

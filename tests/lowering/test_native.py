@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kernels_xdna1 import compiler
+from kernels_xdna1 import host_compiler
 from lowering.host_data import bf16, blocks, native
 from lowering.host_data.conv_input import conv_input
 
@@ -74,10 +74,10 @@ def test_there_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("why", ["no compiler", "no folder"])
 def test_numpy_where_nothing_compiles(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     def missing() -> tuple[str, str]:
-        raise compiler.CompilerError("no C++20 compiler is here")
+        raise host_compiler.CompilerError("no C++20 compiler is here")
 
     if why == "no compiler":
-        monkeypatch.setattr(compiler, "compiler", missing)
+        monkeypatch.setattr(host_compiler, "compiler", missing)
     else:
         monkeypatch.setenv("TORCH_XDNA_CACHE", "/dev/null/cache")
     native.functions.cache_clear()

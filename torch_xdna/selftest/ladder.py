@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels_xdna1.compiler import CompilerError
+from kernels_xdna1.host_compiler import CompilerError
 from lowering import Program, lower
 from lowering.errors import LackingError
 from torch_xdna.devices import npu

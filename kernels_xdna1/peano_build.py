@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernels_xdna1.description import BY_NAME, CONSTANT_BYTES
+from kernels_xdna1.contract import CONSTANT_BYTES
+from kernels_xdna1.description import BY_NAME
 
 HERE = Path(__file__).parent
 OBJECT = "overlay_kernels.o"
@@ -86,7 +87,7 @@ def build(
         target.unlink()
         raise TooLarge(
             f"the kernels' constants take {constants} bytes of data memory and {CONSTANT_BYTES} are kept for them: "
-            "raise description.CONSTANT_BYTES if the core's memory has the room"
+            "raise contract.CONSTANT_BYTES if the core's memory has the room"
         )
     return target
 
