@@ -136,7 +136,7 @@ def encoder(layers: int, width: int, rows: int) -> Region:
         q, k, v = (dense(f"{i}.{role}", x) for role in "qkv")
         a = step(Attention, f"{i}.attention", q=q, k=k, v=v, heads=width // 64)
         h = dense(f"{i}.out", a, residual=h)
-        x = dense(f"{i}.fc1", norm(f"{i}.norm2", h), n=4 * width, gelu=True)
+        x = dense(f"{i}.fc1", norm(f"{i}.norm2", h), n=4 * width, activation=Activation.GELU)
         h = dense(f"{i}.fc2", x, k=4 * width, residual=h)
     last = norm("norm", h)
     return Region(tuple(values), (0,), (last,), tuple(params), tuple(ops), f"encoder{layers}x{width}")
