@@ -12,6 +12,7 @@ from torch import fx
 from torch_xdna.capture import NEEDS_GRADIENTS
 from torch_xdna.errors import FallbackError
 from torch_xdna.execution.lengths import REASON, by_row
+from torch_xdna.flops import flops
 from torch_xdna.matching import MatchState, Refusal, is_compute
 from torch_xdna.matching.layout import size_of
 from torch_xdna.matching.rows import module_path
@@ -114,6 +115,7 @@ def _row(
     op: str, node: fx.Node, value: torch.Tensor | None, where: str, region: int | None, reason: str
 ) -> Row:
     if value is None:
-        return Row(op, module_path(node), (), "no tensor", where, region, reason)
+        return Row(op, module_path(node), (), "no tensor", where, region, reason, flops(node))
     sizes = tuple(s if isinstance(s, int) else str(s) for s in map(size_of, value.shape))
-    return Row(op, module_path(node), sizes, str(value.dtype).removeprefix("torch."), where, region, reason)
+    dtype = str(value.dtype).removeprefix("torch.")
+    return Row(op, module_path(node), sizes, dtype, where, region, reason, flops(node))
