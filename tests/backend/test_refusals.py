@@ -67,7 +67,7 @@ REFUSALS = {
     "dilated conv1d": (lambda x, w: F.conv1d(x, w, padding=1, dilation=2), (rand(2, 4, 9), rand(8, 4, 3)), "dilation 2"),
     "grouped conv1d": (lambda x, w: F.conv1d(x, w, padding=1, groups=2), (rand(2, 4, 9), rand(8, 2, 3)), "groups 2"),
     "stride 3": (lambda x, w: F.conv1d(x, w, padding=1, stride=3), (rand(2, 4, 9), rand(8, 4, 3)), "stride 3"),
-    "conv2d": (F.conv2d, (rand(2, 4, 9, 9), rand(8, 4, 3, 3)), "takes conv1d only, this one has 2 dimensions"),
+    "conv2d": (F.conv2d, (rand(2, 4, 9, 9), rand(8, 4, 3, 3)), "conv2d only where the stride is the kernel"),
     "transposed conv1d": (lambda x, w: F.conv_transpose1d(x, w, padding=1), (rand(2, 4, 9), rand(4, 8, 3)), "transposed"),
     "float64": (F.gelu, (rand(4, 8).double(),), "its dtype is float64"),
     "integers": (torch.add, (torch.arange(4), torch.arange(4)), "its dtype is int64"),

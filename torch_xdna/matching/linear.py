@@ -60,7 +60,7 @@ def product(
     state: MatchState, node: fx.Node, x: Any, weight: Any, *, transposed: bool, bias: Any = None
 ) -> Match | Refusal:
     """x (..., k) times weight: (n, k), or (k, n) if `transposed`."""
-    if (refusal := _weights(weight, bias)) is not None:
+    if (refusal := weights_refusal(weight, bias)) is not None:
         return refusal
     found = state.rows_and_dims(x)
     if isinstance(found, Refusal):
@@ -75,7 +75,7 @@ def product(
     names = state.param(weight), None if bias is None else state.param(bias, (n,))
     return state.emit(
         node,
-        lambda out: Linear(out, matrix.id, names[0], names[1], transposed=transposed, name=_name(names[0])),
+        lambda out: Linear(out, matrix.id, names[0], names[1], transposed=transposed, name=layer_name(names[0])),
         matrix.batch, matrix.rows, n, (*dims[:-1], full("c", n)),
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def conv1d(state: MatchState, node: fx.Node) -> Match | Refusal:
             f"this one has kernel {form[0]}, padding {padding[0]}, stride {stride[0]}, "
             f"dilation {dilation[0]}, groups {groups}" + (", transposed" if backward else "")
         )
-    if (refusal := _weights(weight, bias)) is not None:
+    if (refusal := weights_refusal(weight, bias)) is not None:
         return refusal
     if (refusal := unfit(x)) is not None:
         return refusal
@@ -137,7 +137,7 @@ def conv1d(state: MatchState, node: fx.Node) -> Match | Refusal:
     names = state.param(weight), None if bias is None else state.param(bias)
     return state.emit(
         node,
-        lambda out: Conv1d(out, matrix.id, names[0], names[1], stride=step, name=_name(names[0])),
+        lambda out: Conv1d(out, matrix.id, names[0], names[1], stride=step, name=layer_name(names[0])),
         matrix.batch, frames, n, (full("b", matrix.batch), full("c", n), full("r", frames)),
     )  # fmt: skip
 
@@ -167,7 +167,12 @@ def added_weight(state: MatchState, node: fx.Node, x: fx.Node, weight: fx.Node) 
         )
     y = state.param(weight, per_clip)
     return state.emit(
-        node, lambda out: Add(out, matrix.id, y, name=_name(y)), matrix.batch, matrix.rows, matrix.cols, dims
+        node,
+        lambda out: Add(out, matrix.id, y, name=layer_name(y)),
+        matrix.batch,
+        matrix.rows,
+        matrix.cols,
+        dims,
     )
 
 
@@ -177,7 +182,7 @@ def _along_columns(bias: fx.Node, n: int) -> bool:
     return columns in (1, n) and all(size == 1 for size in lead)
 
 
-def _weights(weight: Any, bias: Any) -> Refusal | None:
+def weights_refusal(weight: Any, bias: Any) -> Refusal | None:
     for node, what in ((weight, "weight"), (bias, "bias")):
         if node is None:
             continue
@@ -234,5 +239,5 @@ def _repeated(way_back: list[fx.Node], dims: Dims) -> Dims | None:
     return dims
 
 
-def _name(param: str) -> str:
+def layer_name(param: str) -> str:
     return param.removesuffix(".weight").removesuffix(".weight.embedding")
