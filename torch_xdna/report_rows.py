@@ -11,12 +11,14 @@ from torch import fx
 
 from torch_xdna.capture import NEEDS_GRADIENTS
 from torch_xdna.errors import FallbackError
+from torch_xdna.execution import any_length
 from torch_xdna.execution.lengths import REASON, by_row
 from torch_xdna.flops import flops
 from torch_xdna.matching import MatchState, Refusal, is_compute
 from torch_xdna.matching.layout import size_of
 from torch_xdna.matching.rows import module_path
 from torch_xdna.partitioning.partition import Partition
+from torch_xdna.partitioning.regions import GraphRegion
 from torch_xdna.report import DEVICE, EAGER, Row
 
 # No reason for a warning: what the device gives does not wait for it.
@@ -73,7 +75,7 @@ _WARNED: set[str] = set()
 
 def report_rows(graph: fx.Graph, state: MatchState, parts: Partition) -> tuple[Row, ...]:
     region = {node: i for i, part in enumerate(parts.regions) for node in part.nodes}
-    lengths = {i: REASON if by_row(part.region, part.batch) else "" for i, part in enumerate(parts.regions)}
+    lengths = {i: _length(part) for i, part in enumerate(parts.regions)}
     exported = {b.node for part in parts.regions for b in part.outputs}
     eager = set(parts.eager)
     out = []
@@ -101,6 +103,13 @@ def report_rows(graph: fx.Graph, state: MatchState, parts: Partition) -> tuple[R
                 _row(op, node, value, DEVICE, region[origin.node], "done on the way out of the region")
             )
     return tuple(out)
+
+
+def _length(part: GraphRegion) -> str:
+    """What becomes of a symbolic number of rows."""
+    if part.lengths:
+        return any_length.REASON
+    return REASON if by_row(part.region, part.batch) else ""
 
 
 def _first_tensor(value: Any) -> torch.Tensor | None:

@@ -92,6 +92,6 @@ def _refusal(kernel: list, stride: Any, padding: Any, dilation: Any, backward: b
         return Refusal(f"the device takes conv1d and conv2d, this convolution has {len(kernel)} dimensions")
     return Refusal(
         "the device takes conv2d only where the stride is the kernel, without padding, dilation or groups; "
-        f"this one has kernel {kernel}, padding {list(padding)}, stride {list(stride)}, dilation {list(dilation)}, groups {groups}"
-        + (", transposed" if backward else "")
+        f"this one has kernel {kernel}, padding {list(padding)}, stride {list(stride)}, "
+        f"dilation {list(dilation)}, groups {groups}" + (", transposed" if backward else "")
     )

@@ -9,7 +9,7 @@ from torch import fx
 
 from lowering.ops import Add, Conv1d, Linear
 from torch_xdna.matching.layout import Axis, Dims, fresh, full, size_of
-from torch_xdna.matching.refusal import Refusal
+from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.state import Match, MatchState, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_weight, only_moves, permutation, rearranged
 
@@ -116,10 +116,6 @@ def conv1d(state: MatchState, node: fx.Node) -> Match | Refusal:
     if (refusal := unfit(x)) is not None:
         return refusal
     frames = size_of(node.meta["val"].shape[2])
-    if not isinstance(frames, int):
-        return Refusal(
-            "its number of frames is symbolic, the device needs it fixed: compile with dynamic=False"
-        )
     layout = state.layout(x)
     m = layout.matrix
     if (
@@ -157,6 +153,8 @@ def added_weight(state: MatchState, node: fx.Node, x: fx.Node, weight: fx.Node) 
     while shape and shape[0] == 1:
         shape = shape[1:]
     per_clip = matrix.rows, matrix.cols
+    if not isinstance(matrix.rows, int):
+        return SYMBOLIC
     # Its dimensions must lie on the tensor's rows and columns themselves: in a tensor of (batch, columns, 1) a
     # weight (columns, 1) does not lie along the rows, as many as there may be.
     fits = len(shape) <= 2 and all(s in (1, n) for s, n in zip(shape[::-1], per_clip[::-1]))

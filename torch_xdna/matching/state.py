@@ -34,7 +34,7 @@ class Matrix:
 
     id: int
     batch: Size
-    rows: int
+    rows: Size
     cols: int
     node: fx.Node
     dims: Dims
@@ -139,7 +139,7 @@ class MatchState:
     def bind_roles(
         self, layout: Layout, roles: dict[Axis, Axis], batch: Size, rows: Size, cols: Size
     ) -> tuple[Matrix | Refusal, Dims]:
-        if not (isinstance(rows, int) and isinstance(cols, int)):
+        if not isinstance(cols, int):
             return SYMBOLIC, ()
         if not isinstance(batch, int) and len(batch.free_symbols) > 1:  # clips times something else
             return SYMBOLIC, ()
@@ -156,19 +156,19 @@ class MatchState:
         """The tensor `node` as a matrix of the shape of `matrix`, arranged as `dims`."""
         if (refusal := unfit(node)) is not None:
             return refusal
-        layout = self.layout(node)
+        layout = self._with_leading_ones(self.layout(node), len(dims))
         if layout.matrix is not None:
             m = layout.matrix
             if layout.scale == 1 and layout.dims == dims and (m.batch, m.rows, m.cols) == (
                 matrix.batch, matrix.rows, matrix.cols
             ):  # fmt: skip
                 return m
-            layout = self.rebase(node)
+            layout = self._with_leading_ones(self.rebase(node), len(dims))
         elif layout.scale != 1:
-            layout = self.rebase(node)
+            layout = self._with_leading_ones(self.rebase(node), len(dims))
         aligned = split_like(layout.dims, dims)
         if aligned is None:
-            layout = self.rebase(node)
+            layout = self._with_leading_ones(self.rebase(node), len(dims))
             aligned = split_like(layout.dims, dims)
         if aligned is None:
             return Refusal("its two operands have different shapes")
@@ -178,6 +178,11 @@ class MatchState:
         # The axes as `split_like` cut them: the layout must be expressed in the same pieces.
         layout = Layout(tuple(tuple(a for m in dim for a in aligned[m]) for dim in dims), layout.source)
         return self.bind_roles(layout, roles, matrix.batch, matrix.rows, matrix.cols)[0]
+
+    def _with_leading_ones(self, layout: Layout, dimensions: int) -> Layout:
+        """As broadcasting gives them to the shorter of two operands."""
+        ones: Dims = ((),) * (dimensions - len(layout.dims))
+        return Layout((*ones, *layout.dims), layout.source, layout.matrix, layout.scale)
 
     # What matching finds
 
@@ -192,7 +197,7 @@ class MatchState:
         node: fx.Node,
         make: Callable[[int], Op],
         batch: Size,
-        rows: int,
+        rows: Size,
         cols: int,
         dims: Dims,
         absorbs: tuple[fx.Node, ...] = (),
@@ -204,7 +209,7 @@ class MatchState:
         self.matches[node] = match
         return match
 
-    def _matrix(self, batch: Size, rows: int, cols: int, node: fx.Node, dims: Dims) -> Matrix:
+    def _matrix(self, batch: Size, rows: Size, cols: int, node: fx.Node, dims: Dims) -> Matrix:
         matrix = Matrix(len(self.matrices), batch, rows, cols, node, dims)
         self.matrices[matrix.id] = matrix
         return matrix
@@ -268,9 +273,14 @@ def _source_order(axis: Axis) -> tuple:
 def _batch_of(lead: list[Axis], shape: tuple[Size, ...]) -> list[Axis]:
     """The leading axes that are clips: a symbolic first dimension, or the first of three or more."""
     first = [a for a in lead if a.role == "0" and a.size == shape[0]]
-    if first and (len(shape) >= 3 or not isinstance(first[0].size, int)):
+    if first and (len(shape) >= 3 or _is_one_symbol(first[0].size)):
         return first
     return []
+
+
+def _is_one_symbol(size: Size) -> bool:
+    """A number of clips, if anything: a product of two symbols is clips times rows."""
+    return not isinstance(size, int) and len(size.free_symbols) == 1
 
 
 def _inside(model: Axis, axes: Iterable[Axis]) -> dict[Axis, Axis]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import fx
 
 from lowering.ops import Param, Region, Value
 from torch_xdna.matching import Match, MatchState
-from torch_xdna.matching.layout import Dims, Size
+from torch_xdna.matching.layout import Dims, Size, at, traced_sizes
 from torch_xdna.matching.state import Weight
 from torch_xdna.partitioning.demand import Demand, reads
 
@@ -24,7 +25,8 @@ class Border:
 
 @dataclass(frozen=True)
 class GraphRegion:
-    """A region with its border. `nodes`: the tensors of the graph that the device computes in it."""
+    """A region with its border. `nodes`: the tensors of the graph that the device computes in it. `lengths`: numbers
+    of rows that are symbolic, by the value's id; the region has what they were when the graph was traced."""
 
     region: Region
     batch: Size
@@ -32,6 +34,7 @@ class GraphRegion:
     outputs: tuple[Border, ...]
     weights: dict[str, Weight]
     nodes: tuple[fx.Node, ...]
+    lengths: Mapping[int, Size]
 
 
 def make_graph_region(
@@ -46,9 +49,11 @@ def make_graph_region(
     results = list(dict.fromkeys(layout.matrix.id for layout in exported if layout.matrix))
     names = list(dict.fromkeys(p for m in matches for p in m.op.params))
 
+    traced = traced_sizes(nodes[0].graph)
+
     def value(old: int) -> Value:
         m = state.matrices[old]
-        return Value(ids[old], m.rows, m.cols, state.names.get(m.node, ""))
+        return Value(ids[old], at(m.rows, traced), m.cols, state.names.get(m.node, ""))
 
     region = Region(
         values=tuple(value(i) for i in ids),
@@ -71,6 +76,7 @@ def make_graph_region(
         ),
         weights={p: state.params[p] for p in names},
         nodes=tuple(nodes),
+        lengths={ids[i]: m.rows for i in ids if not isinstance((m := state.matrices[i]).rows, int)},
     )
 
 
