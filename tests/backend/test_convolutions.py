@@ -71,14 +71,71 @@ def test_on_the_array() -> None:
     assert only_report().dispatches == 2
 
 
+# name -> (a convolution, its input): kernels, strides, paddings, dilations; equal sizes where they could be mixed up.
+WINDOWS = {
+    "wav2vec2's first": (nn.Conv1d(1, 8, 10, stride=5), (2, 1, 203)),
+    "wav2vec2's others": (nn.Conv1d(8, 8, 3, stride=2), (1, 8, 50)),
+    "kernel 2, stride 2": (nn.Conv1d(8, 8, 2, stride=2), (8, 8, 9)),
+    "Moonshine's": (nn.Conv1d(8, 16, 7, stride=3, bias=False), (2, 8, 40)),
+    "kernel 1, stride 2": (nn.Conv1d(8, 8, 1, stride=2), (1, 8, 9)),
+    "wide and padded": (nn.Conv1d(8, 8, 8, padding=4), (2, 8, 8)),
+    "dilated": (nn.Conv1d(4, 8, 3, dilation=4, padding=4), (1, 4, 20)),
+    "padded with kernel 1": (nn.Conv1d(4, 8, 1, padding=2), (1, 4, 8)),
+    "all sizes equal": (nn.Conv1d(5, 5, 5, padding=2), (5, 5, 5)),
+    "a spectrogram's stem": (nn.Conv2d(1, 8, 3, stride=2, padding=1), (2, 1, 20, 16)),
+    "two dimensions of their own": (nn.Conv2d(3, 8, (3, 2), stride=(1, 2), padding=(2, 1)), (2, 3, 9, 7)),
+    "dilated in one": (nn.Conv2d(3, 8, 3, dilation=(2, 1)), (1, 3, 9, 8)),
+    "patches and a rest": (nn.Conv2d(3, 8, 4, stride=4), (1, 3, 10, 9)),
+    "all sizes equal, conv2d": (nn.Conv2d(4, 4, 4, padding=2), (4, 4, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows(name: str) -> None:
+    conv, shape = WINDOWS[name]
+    assert_like_eager(lambda x: F.gelu(conv(x)), torch.randn(shape), regions=1, eager_ops=0)
+
+
+def test_windows_of_what_the_device_computed() -> None:
+    """The second one begins a region of its own."""
+    one, two = nn.Conv1d(8, 8, 3, stride=2), nn.Conv1d(8, 8, 2, stride=2)
+    assert_like_eager(lambda x: two(F.gelu(one(x))), torch.randn(2, 8, 30), regions=2, eager_ops=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [1, 2])
+def test_whispers_form_after_what_the_array_computed(stride: int) -> None:
+    """The array can't shift rows: such a convolution begins a region, and takes nothing else off the device."""
+    up, conv = nn.Linear(64, 64), nn.Conv1d(64, 64, 3, stride=stride, padding=1)
+
+    def fn(x: Tensor) -> Tensor:
+        return conv(F.gelu(up(x)).mT)
+
+    x = torch.randn(1, 30, 64)
+    assert_close(torch.compile(fn, backend="xdna", options={"device": "array"})(x), fn(x))
+    assert only_report().regions == 2 and only_report().eager_ops == 0
+
+
+@torch.no_grad()
+def test_windows_of_any_length_on_the_array() -> None:
+    one, two = nn.Conv1d(1, 8, 10, stride=5), nn.Conv1d(8, 8, 3, stride=2)
+
+    def fn(x: Tensor) -> Tensor:
+        return two(F.gelu(one(x))).mT
+
+    run = torch.compile(fn, backend="xdna", dynamic=True, options={"device": "array"})
+    for samples in (300, 900, 505):
+        x = torch.randn(1, 1, samples)
+        assert_close(run(x), fn(x))
+    assert only_report().regions == 2 and only_report().eager_ops == 0
+
+
 @pytest.mark.parametrize(
     ("conv", "shape", "why"),
     [
-        (nn.Conv2d(3, 8, 4, stride=4), (1, 3, 10, 8), "no whole number of patches of 4 x 4"),
-        (nn.Conv2d(3, 8, 3, stride=2), (1, 3, 9, 9), "only where the stride is the kernel"),
+        (nn.Conv1d(8, 8, 3, padding=1, groups=8), (1, 8, 9), "groups 8"),
         (nn.Conv2d(4, 8, 2, stride=2, groups=2), (1, 4, 4, 4), "groups 2"),
-        (nn.Conv2d(4, 8, 2, stride=2, padding=1), (1, 4, 4, 4), "padding [1, 1]"),
-        (nn.Conv1d(8, 8, 1, stride=2), (1, 8, 9), "stride 1 with kernel 1"),
+        (nn.ConvTranspose1d(8, 8, 3), (1, 8, 9), "transposed"),
         (nn.Conv3d(3, 8, 2, stride=2), (1, 3, 4, 4, 4), "3 dimensions"),
     ],
 )

@@ -126,7 +126,9 @@ class EndsBySize:
         part, region = self._part, self._part.region
         rows = {i: at(expr, sizes) for i, expr in part.lengths.items()}
         inputs = [
-            entering(dims_at(b.dims, sizes), rows.get(v, region.value(v).rows), region.value(v).cols)
+            entering(
+                dims_at(b.dims, sizes), rows.get(v, region.value(v).rows), region.value(v).cols, b.windows
+            )
             for b, v in zip(part.inputs, region.inputs)
         ]
         outputs = [(b.index, leaving(b.node, dims_at(b.dims, sizes))) for b in part.outputs]

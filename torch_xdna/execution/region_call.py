@@ -63,7 +63,7 @@ class RegionCall(nn.Module):
             self.prepared = _prepared(device, region, recipes)
         if not part.lengths:
             inputs = [
-                entering(b.dims, region.value(v).rows, region.value(v).cols)
+                entering(b.dims, region.value(v).rows, region.value(v).cols, b.windows)
                 for b, v in zip(part.inputs, region.inputs)
             ]
             self._ends = Ends((), inputs, [(b.index, leaving(b.node, b.dims)) for b in part.outputs])

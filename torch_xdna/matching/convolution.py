@@ -1,97 +1,98 @@
-"""Convolutions: those that are a matrix product in disguise, and Whisper's own.
+"""Convolutions as matrix products: Whisper's own on the array, a kernel of 1 in place, all others over their windows.
 
-A conv1d of kernel 1 is a linear layer over the channels. A convolution whose kernel is its stride (the patch embedding
-of a vision model) sees each input element once: a linear layer over patches, whose elements are columns.
+- conv1d of kernel 3, padding 1 and stride 1 or 2: the array gathers the frames itself (`linear.conv1d`).
+- A conv1d of kernel 1 is a linear layer over the channels of what the device holds.
+- Any other of one group and one or two dimensions is a linear layer over windows: the tensor enters a region as (rows:
+  places of the kernel, columns: channels x kernel), which the host writes from a view. Where stride = kernel, as in a
+  patch embedding, each element is written once; else kernel / stride times. The rows of what is on the array can't be
+  shifted, so such a convolution begins a region.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import fx
 
-from lowering.ops import Linear
+from lowering.ops import Conv1d, Gelu, Linear
 from torch_xdna.matching import linear as products
-from torch_xdna.matching.layout import Axis, Dims, full, normal, size_of
+from torch_xdna.matching.layout import Axis, Dims, full, normal
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal
-from torch_xdna.matching.state import Layout, Match, MatchState, Matrix, arguments, shape_of, unfit
+from torch_xdna.matching.state import Match, MatchState, Matrix, Window, arguments, shape_of, unfit
 
 
 def convolution(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.convolution over (batch, channels, size) or (batch, channels, height, width)."""
-    x, weight, bias, stride, padding, dilation, backward, _, groups = arguments(node)
-    kernel = list(shape_of(weight)[2:])
-    patches = list(stride) == kernel or kernel == [1] * len(kernel)
-    plain = not any(padding) and not backward and groups == 1 and set(dilation) == {1}
-    if not (patches and plain and len(kernel) <= 2 and len(shape_of(x)) == len(kernel) + 2):
-        if len(kernel) == 1:
-            return products.conv1d(state, node)
-        return _refusal(kernel, stride, padding, dilation, backward, groups)
+    x, weight, bias, strides, paddings, dilations, backward, _, groups = arguments(node)
+    kernel = [int(k) for k in shape_of(weight)[2:]]
+    windows = tuple(map(Window, kernel, strides, paddings, dilations))
+    if len(kernel) > 2:
+        return Refusal(f"the device takes conv1d and conv2d, this convolution has {len(kernel)} dimensions")
+    if backward or groups != 1:
+        return Refusal(
+            f"the device takes convolutions of one group, this one has groups {groups}"
+            + (", transposed" if backward else "")
+        )
+    if windows in [(Window(3, s, 1, 1),) for s in (1, 2)] and _gathers(state, x, strides[0]):
+        return products.conv1d(state, node)
     if (refusal := products.weights_refusal(weight, bias) or unfit(x)) is not None:
         return refusal
-    if list(stride) != kernel:
-        return Refusal(f"its kernel is 1, its stride {list(stride)}: the device takes stride 1 with kernel 1")
-    sizes = [size_of(s) for s in shape_of(x)[2:]]
-    if len(kernel) == 2 and not all(isinstance(s, int) for s in sizes):
+    if len(kernel) == 2 and not all(isinstance(s, int) for s in shape_of(node)[2:]):
         return SYMBOLIC
-    if any(k != 1 and (not isinstance(s, int) or s % k) for s, k in zip(sizes, kernel)):
-        return Refusal(
-            f"its input of {' x '.join(map(str, sizes))} is no whole number of patches of "
-            f"{' x '.join(map(str, kernel))}: resize or crop the input"
-        )
-    found = _patches(state, x, kernel)
-    if isinstance(found, Refusal):
-        return found
-    n, columns = int(shape_of(node)[1]), found.cols
+    matrix = _channels(state, x) if windows == (Window(1, 1, 0, 1),) else None
+    matrix = matrix or _windows(state, node, x, windows)
+    n, columns = int(shape_of(node)[1]), matrix.cols
     names = state.param(weight, (n, columns)), None if bias is None else state.param(bias)
     return state.emit(
         node,
-        lambda out: Linear(out, found.id, names[0], names[1], name=products.layer_name(names[0])),
-        found.batch, found.rows, n, _result_dims(found, n, shape_of(node)[2:]),
+        lambda out: Linear(out, matrix.id, names[0], names[1], name=products.layer_name(names[0])),
+        matrix.batch, matrix.rows, n,
+        (full("b", matrix.batch), full("c", n), *_spatial(shape_of(node)[2:])),
     )  # fmt: skip
 
 
-def _patches(state: MatchState, x: fx.Node, kernel: list[int]) -> Matrix | Refusal:
-    """The matrix of each clip's patches: rows in the picture's order, columns as the kernel has them."""
+def _gathers(state: MatchState, x: fx.Node, stride: int) -> bool:
+    """Whether the array can gather the frames of `x`: those of the host, or of a convolution of the host's frames that
+    it computes in planes for one of stride 2."""
+    matrix = state.layout(x).matrix
+    match = state.matches.get(matrix.node) if matrix else None
+    if match is not None and isinstance(match.op, Gelu):
+        match = state.matches.get(state.matrices[match.op.x].node)
+    if matrix is None or match is None:
+        return True
+    op = match.op
+    first = isinstance(op, Conv1d) and not state.computes(state.matrices[op.x])
+    return first and isinstance(op, Conv1d) and (op.stride, stride) == (1, 2)
+
+
+def _channels(state: MatchState, x: fx.Node) -> Matrix | None:
+    """The matrix on the device whose columns are the channels of `x`, or None."""
     layout = state.layout(x)
     m = layout.matrix
-    if m is not None and (kernel, layout.scale) == ([1], 1):
-        whole = full("b", m.batch), full("c", m.cols), full("r", m.rows)
-        if layout.dims == whole:
-            return m
-    if m is not None or layout.scale != 1 or kernel != [1]:
-        layout = state.rebase(x)
-    batch, channels, *spatial = layout.dims
-    outer, inner = zip(*(_cut(dim, k) for dim, k in zip(spatial, kernel)))
-    dims: Dims = (batch, channels, *(o + i for o, i in zip(outer, inner)))
-    rows, columns = sum(outer, ()), channels + sum(inner, ())
-    return state.bind(Layout(dims, layout.source), batch, rows, columns)[0]
+    if m is None or layout.scale != 1:
+        return None
+    return m if layout.dims == (full("b", m.batch), full("c", m.cols), full("r", m.rows)) else None
 
 
-def _cut(dim: tuple[Axis, ...], size: int) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
-    """A spatial dimension as (patches, elements of a patch)."""
-    if size == 1:
-        return dim, ()
-    (axis,) = dim
-    patches = axis.size // size
-    outer = Axis(axis.role, axis.stride * size, patches)
-    return (outer,) if patches != 1 else (), (Axis(axis.role, axis.stride, size),)
+def _windows(state: MatchState, node: fx.Node, x: fx.Node, windows: tuple[Window, ...]) -> Matrix:
+    """The matrix of the places of the kernel: (batch, channels, places..., kernel...), rows in the places' order."""
+    batch, channels = shape_of(x)[:2]
+    places = shape_of(node)[2:]
+    kernel = [w.kernel for w in windows]
+    size = math.prod(kernel)
+    inner, stride = [], 1
+    for k in reversed(kernel):
+        inner.append(normal([Axis("c", stride, k)]))
+        stride *= k
+    dims = (full("b", batch), normal([Axis("c", size, channels)]), *_spatial(places), *reversed(inner))
+    return state.entry(x, dims, batch, math.prod(places), channels * size, windows)
 
 
-def _result_dims(matrix: Matrix, n: int, spatial: tuple[Any, ...]) -> Dims:
-    """(batch, n, ...): the rows are the spatial dimensions, the last one innermost."""
+def _spatial(sizes: tuple[Any, ...]) -> Dims:
+    """Spatial dimensions as rows, the last one innermost."""
     dims, stride = [], 1
-    for size in reversed(spatial):
+    for size in reversed(sizes):
         dims.append(normal([Axis("r", stride, size)]))
         stride = stride * size
-    return (full("b", matrix.batch), full("c", n), *reversed(dims))
-
-
-def _refusal(kernel: list, stride: Any, padding: Any, dilation: Any, backward: bool, groups: int) -> Refusal:
-    if len(kernel) != 2:
-        return Refusal(f"the device takes conv1d and conv2d, this convolution has {len(kernel)} dimensions")
-    return Refusal(
-        "the device takes conv2d only where the stride is the kernel, without padding, dilation or groups; "
-        f"this one has kernel {kernel}, padding {list(padding)}, stride {list(stride)}, "
-        f"dilation {list(dilation)}, groups {groups}" + (", transposed" if backward else "")
-    )
+    return tuple(reversed(dims))

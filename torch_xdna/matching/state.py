@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -28,9 +28,19 @@ from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
+class Window(NamedTuple):
+    """Of a convolution, along one dimension."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+
 @dataclass(frozen=True)
 class Matrix:
-    """A value of the device, (batch, rows, cols), and the tensor of the graph that holds it, as `dims`."""
+    """A value of the device, (batch, rows, cols), and the tensor of the graph that holds it, as `dims`. With
+    `windows`, one for each of the last dimensions, the tensor's view as (..., places, kernels) is what holds it."""
 
     id: int
     batch: Size
@@ -38,6 +48,7 @@ class Matrix:
     cols: int
     node: fx.Node
     dims: Dims
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class MatchState:
     refusals: dict[fx.Node, Refusal] = field(default_factory=dict)
     matrices: dict[int, Matrix] = field(default_factory=dict)
     params: dict[str, Weight] = field(default_factory=dict)
-    _entries: dict[tuple[fx.Node, Dims], Matrix] = field(default_factory=dict)
+    _entries: dict[tuple[fx.Node, Dims, tuple[Window, ...]], Matrix] = field(default_factory=dict)
     _param_names: dict[tuple[fx.Node, tuple[int, ...]], str] = field(default_factory=dict)
 
     # What the device makes of a tensor
@@ -147,10 +158,23 @@ class MatchState:
         dims = tuple(
             normal(roles[a] for a in pieces(layout.dims, str(i))) for i in range(len(shape_of(source)))
         )
-        key = (source, dims)
+        entry = self.entry(source, dims, batch, rows, cols)
+        return entry, tuple(normal(roles[a] for a in dim) for dim in layout.dims)
+
+    def entry(
+        self,
+        node: fx.Node,
+        dims: Dims,
+        batch: Size,
+        rows: Size,
+        cols: int,
+        windows: tuple[Window, ...] = (),
+    ) -> Matrix:
+        """The matrix as which the tensor `node` enters the device."""
+        key = (node, dims, windows)
         if key not in self._entries:
-            self._entries[key] = self._matrix(batch, rows, cols, source, dims)
-        return self._entries[key], tuple(normal(roles[a] for a in dim) for dim in layout.dims)
+            self._entries[key] = self._matrix(batch, rows, cols, node, dims, windows)
+        return self._entries[key]
 
     def bind_like(self, node: fx.Node, dims: Dims, matrix: Matrix) -> Matrix | Refusal:
         """The tensor `node` as a matrix of the shape of `matrix`, arranged as `dims`."""
@@ -209,8 +233,16 @@ class MatchState:
         self.matches[node] = match
         return match
 
-    def _matrix(self, batch: Size, rows: Size, cols: int, node: fx.Node, dims: Dims) -> Matrix:
-        matrix = Matrix(len(self.matrices), batch, rows, cols, node, dims)
+    def _matrix(
+        self,
+        batch: Size,
+        rows: Size,
+        cols: int,
+        node: fx.Node,
+        dims: Dims,
+        windows: tuple[Window, ...] = (),
+    ) -> Matrix:
+        matrix = Matrix(len(self.matrices), batch, rows, cols, node, dims, windows)
         self.matrices[matrix.id] = matrix
         return matrix
 

@@ -10,17 +10,19 @@ from torch import fx
 from lowering.ops import Param, Region, Value
 from torch_xdna.matching import Match, MatchState
 from torch_xdna.matching.layout import Dims, Size, at, traced_sizes
-from torch_xdna.matching.state import Weight
+from torch_xdna.matching.state import Weight, Window
 from torch_xdna.partitioning.demand import Demand, reads
 
 
 @dataclass(frozen=True)
 class Border:
-    """A tensor of the graph at a region's border, and how it arranges the matrix `index` of that side."""
+    """A tensor of the graph at a region's border, and how it (or its view as windows) arranges the matrix `index` of
+    that side."""
 
     node: fx.Node
     dims: Dims
     index: int
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def make_graph_region(
         region=region,
         batch=batch,
         inputs=tuple(
-            Border(state.matrices[i].node, state.matrices[i].dims, k) for k, i in enumerate(entering)
+            Border(m.node, m.dims, k, m.windows) for k, m in enumerate(state.matrices[i] for i in entering)
         ),
         outputs=tuple(
             Border(n, layout.dims, results.index(layout.matrix.id))
