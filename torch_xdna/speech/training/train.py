@@ -41,13 +41,14 @@ CLIP_NORM = 1.0
 
 
 class Trainee(nn.Module):
-    """The Whisper model and the two heads that only training needs; `words`: classes of frames."""
+    """The Whisper model and the two heads that only training needs; `words`: classes of frames; `heads`: whether
+    they are trained, which a model that hears already needs no more."""
 
     whisper: Any  # mypy would have every submodule be a tensor or a module
 
-    def __init__(self, whisper: nn.Module, words: int):
+    def __init__(self, whisper: nn.Module, words: int, heads: bool = True):
         super().__init__()
-        self.whisper = whisper
+        self.whisper, self.heads = whisper, heads
         self.frames = nn.Linear(self.whisper.config.d_model, words)
         self.ctc = nn.Linear(self.whisper.config.d_model, len(CHARACTERS) + 1)
 
@@ -69,13 +70,15 @@ class Trainee(nn.Module):
         frames.
         """
         hidden = self.encode(batch.mels, batch.first)
-        inputs = batch.tokens[:, :-1].clamp(min=0)
+        inputs = batch.tokens[:, :-1]
         decoded = self.whisper.model.decoder(input_ids=inputs, encoder_hidden_states=hidden, use_cache=False)
         logits = self.whisper.proj_out(decoded.last_hidden_state)
-        labels = batch.tokens[:, 1:]
+        labels = batch.tokens[:, 1:].masked_fill(~batch.learnt[:, 1:], -100)
         cross_entropy = functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), label_smoothing=LABEL_SMOOTHING, ignore_index=-100
         )
+        if not self.heads:
+            return cross_entropy, torch.zeros(()), torch.zeros(())
         log_probabilities = self.ctc(hidden).log_softmax(-1).transpose(0, 1)
         frames = torch.full((len(hidden),), hidden.shape[1])
         ctc = functional.ctc_loss(
@@ -103,7 +106,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         "gloo", init_method=f"tcp://127.0.0.1:{arguments.port}", rank=rank, world_size=arguments.processes
     )
     torch.manual_seed(arguments.seed)
-    processor = recipe.processor(vocabulary())
+    processor = recipe.processor(vocabulary(), recipe.STAGES[arguments.stage])
     whisper = recipe.model(
         processor.tokenizer,
         width=arguments.width,
@@ -111,8 +114,10 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         decoder_layers=arguments.decoder_layers,
         dropout=arguments.dropout,
     )
+    if arguments.start:
+        recipe.take_over(whisper, processor.tokenizer, arguments.start)
     batches = Batches(load(arguments.work / "corpus.npz"), processor, arguments.seed)
-    trainee = Trainee(whisper, words=1 + len(batches.classes)).train()
+    trainee = Trainee(whisper, words=1 + len(batches.classes), heads=not arguments.start).train()
     if rank == 0:
         print(f"{sum(p.numel() for p in whisper.parameters()) / 1e6:.2f} M parameters", flush=True)
     decay = [p for p in trainee.parameters() if p.ndim > 1 and p.requires_grad]
@@ -154,7 +159,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         if done % arguments.save_steps == 0 or done == arguments.steps:
             seconds = time.perf_counter() - begin
             state = {"model": trainee.state_dict(), "optimizer": optimizer.state_dict()}
-            save(checkpoint, step=done, seconds=seconds, **state)
+            save(checkpoint, step=done, seconds=seconds, stage=arguments.stage, **state)
 
 
 def average_gradients(module: nn.Module, processes: int) -> None:
@@ -172,6 +177,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--decay-steps", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--stage", choices=list(recipe.STAGES), default="plain")
+    parser.add_argument("--start", type=Path, help="an exported folder whose weights to begin with")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--encoder-layers", type=int, default=3)
     parser.add_argument("--decoder-layers", type=int, default=2)
