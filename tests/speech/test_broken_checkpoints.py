@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from torch_xdna import speech
 from torch_xdna.cli import main
+from torch_xdna.errors import XdnaError
+from torch_xdna.speech.loading import load_whole
 
 WEIGHTS = "model.safetensors"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 2692736\n"
@@ -203,3 +206,44 @@ def test_one_sentence_and_exit_code_2(
     out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
     assert err.startswith("torch-xdna: ") and err.count("\n") == 1 and says in err, err
+
+
+@pytest.fixture
+def on_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of `somebody/whisper` in a cache as Hugging Face's own downloads leave it; nothing else can be had."""
+    cache = tmp_path / "hub" / "models--somebody--whisper"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return Path(shutil.copytree(speech.CHECKPOINT, cache / "snapshots" / ("0" * 40)))
+
+
+HUB = [
+    "pointer", "cut in the data", "a missing shard", "no tokenizer", "pointer for a tokenizer", "cut tokenizer",
+    "no feature extractor", "ids of another tokenizer",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", HUB)
+def test_models_of_the_hub_are_looked_at_like_folders(on_hub: Path, broken: str) -> None:
+    change, says = BROKEN[broken]
+    change(on_hub)
+    with pytest.raises(XdnaError, match=re.escape(says)) as error:
+        load_whole("somebody/whisper")
+    assert str(error.value).startswith("no Whisper model can be loaded from 'somebody/whisper': ")
+
+
+def test_a_whole_model_of_the_hub_is_loaded(on_hub: Path) -> None:
+    (on_hub / "onnx").mkdir()
+    (on_hub / "onnx" / "config.json").write_text(POINTER)  # other programs' files are none of ours
+    model, _ = load_whole("somebody/whisper")
+    assert model.config.d_model == 128
+
+
+def test_a_name_that_the_hub_does_not_have(on_hub: Path) -> None:
+    with pytest.raises(
+        XdnaError, match="there is no such folder, and the Hugging Face hub gives no model"
+    ) as error:
+        load_whole("nobody/nothing")
+    assert str(error.value).count("\n") == 0 and str(error.value).endswith(").")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,7 +44,8 @@ def export(checkpoint: Path, folder: Path) -> None:
     model.load_state_dict(weights)
     if knows_tasks(processor.tokenizer):
         heads, error = alignment_heads(model.eval(), processor, synthesise(ALIGNED, SEED, held_out=False))
-        model.generation_config.alignment_heads = heads
+        generation: Any = model.generation_config
+        generation.alignment_heads = heads
         print(f"words begin {1000 * error:.0f} ms off on average, by the best of the heads {heads}")
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
