@@ -290,3 +290,18 @@ def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path: Path) -> 
     )
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "no config.json" in result.stderr
+
+
+@pytest.mark.parametrize("level", [0.02, 0.1])
+def test_speech_after_noise_begins_where_it_begins(tmp_path: Path, level: float) -> None:
+    """Loudness says nothing here: it is loud from the beginning."""
+    path = tmp_path / "noise_then.wav"
+    noise = level * np.random.default_rng(0).standard_normal(5 * 16_000).astype(np.float32)
+    clip = CLIPS[0]
+    soundfile.write(path, np.concatenate([noise, read(clip.path, 16_000)[: 5 * 16_000]]), 16_000)
+    record = json.loads(run(path, "--format", "json").stdout)
+    assert record["text"] == clip.text
+    begin = record["segments"][0]["start"]
+    assert begin == pytest.approx(5.25, abs=0.2)  # times are a tenth of a second
+    stamp = f"00:00:05,{round(1000 * (begin - 5)):03d} --> "
+    assert stamp in run(path, "--format", "srt").stdout
