@@ -130,9 +130,11 @@ class Prepared:
         self.weights = WeightStore(lambda sources: _pack(executable, recipes, sources))
 
     def run(self, inputs: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
-        packed = self.weights.get(sources)
-        with device_range(self._name):
-            return self.executable.run(inputs, packed)
+        def once(packed: Any) -> list[Tensor]:
+            with device_range(self._name):
+                return self.executable.run(inputs, packed)
+
+        return self.weights.use(sources, once)
 
 
 _PREPARED: weakref.WeakValueDictionary[tuple, Prepared] = weakref.WeakValueDictionary()
