@@ -89,7 +89,9 @@ class RegionCall(nn.Module):
         recipes = _recipes(plan.weights, sources)
         self.prepared: Runs
         if by_row(region, plan.batch):
-            self.prepared = ByRow(lambda rows: _prepared_rows(device, region, recipes, rows))
+            self.prepared = ByRow(
+                lambda rows: _prepared_rows(device, region, recipes, rows), region.values[0].rows
+            )
         else:
             self.prepared = _prepared(device, region, recipes)
         self._inputs = [

@@ -45,7 +45,7 @@ def test_no_fallback_is_an_error_only_where_something_waits_for_it() -> None:
         out, weights = _attention(x, w)
         return out + weights.sin().sum()
 
-    with pytest.raises(Exception, match="aten.sin of .* would run eager on the CPU"):
+    with pytest.raises(Exception, match=r"aten.sin of .* would run eager on the CPU"):
         torch.compile(used, backend="xdna", options=strict)(x, w)
 
 
