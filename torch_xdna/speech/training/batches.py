@@ -26,7 +26,7 @@ from torch_xdna.speech.training.recipe import CONTEXT, POSITION_SECONDS, WINDOW_
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz "  # CTC labels 1..27, 0 is the blank
 SIZES = {"short": 8, "packed": 3, "single": 3}  # clips per process and step
 SHARES = [0.62, 0.28, 0.10]  # of the steps, in the order of SIZES
-SHORT_ONLY_STEPS = 1000  # at the beginning, until the encoder hears characters
+SHORT_ONLY_STEPS = 1000  # at the beginning of the first stage, until the encoder hears characters
 SILENCES = 0.05  # share of windows in which nobody speaks, where there is a token for it
 HOP, FRAME = 160, 400  # samples, as in Whisper's feature extractor
 
@@ -68,12 +68,13 @@ class Batches:
         }
         self.classes = {text: 1 + i for i, text in enumerate(sorted(spoken))}  # of frames; 0 is silence
         self.prompts = prompts(self.tokenizer, corpus.texts)
-        self.silences = SILENCES if knows_tasks(self.tokenizer) else 0.0
+        is_first = not knows_tasks(self.tokenizer)
+        self.silences, self.short_only = (0.0, SHORT_ONLY_STEPS) if is_first else (SILENCES, 0)
 
     def __call__(self, step: int, rank: int = 0, kind: str | None = None) -> Batch:
         """The batch of one process in one step; the kind, and with it the work, is the same for all."""
         drawn = random.Random(f"{self.seed} {step}").choices(list(SIZES), SHARES)[0]
-        kind = kind or ("short" if step < SHORT_ONLY_STEPS else drawn)
+        kind = kind or ("short" if step < self.short_only else drawn)
         rng = random.Random(f"{self.seed} {step} {rank}")
         if kind == "short":
             windows, positions = self._short(rng)

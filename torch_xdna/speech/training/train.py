@@ -41,14 +41,16 @@ CLIP_NORM = 1.0
 
 
 class Trainee(nn.Module):
-    """The Whisper model and the two heads that only training needs; `words`: classes of frames; `heads`: whether
-    they are trained, which a model that hears already needs no more."""
+    """The Whisper model and the two heads that only training needs; `words`: classes of frames; `hears`: whether the
+    encoder has learnt all that it shall, so that only the decoder is trained."""
 
     whisper: Any  # mypy would have every submodule be a tensor or a module
 
-    def __init__(self, whisper: nn.Module, words: int, heads: bool = True):
+    def __init__(self, whisper: nn.Module, words: int, hears: bool = False):
         super().__init__()
-        self.whisper, self.heads = whisper, heads
+        self.whisper, self.hears = whisper, hears
+        if hears:
+            self.whisper.model.encoder.requires_grad_(False)
         self.frames = nn.Linear(self.whisper.config.d_model, words)
         self.ctc = nn.Linear(self.whisper.config.d_model, len(CHARACTERS) + 1)
 
@@ -77,7 +79,7 @@ class Trainee(nn.Module):
         cross_entropy = functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), label_smoothing=LABEL_SMOOTHING, ignore_index=-100
         )
-        if not self.heads:
+        if self.hears:
             return cross_entropy, torch.zeros(()), torch.zeros(())
         log_probabilities = self.ctc(hidden).log_softmax(-1).transpose(0, 1)
         frames = torch.full((len(hidden),), hidden.shape[1])
@@ -117,7 +119,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
     if arguments.start:
         recipe.take_over(whisper, processor.tokenizer, arguments.start)
     batches = Batches(load(arguments.work / "corpus.npz"), processor, arguments.seed)
-    trainee = Trainee(whisper, words=1 + len(batches.classes), heads=not arguments.start).train()
+    trainee = Trainee(whisper, words=1 + len(batches.classes), hears=bool(arguments.start)).train()
     if rank == 0:
         print(f"{sum(p.numel() for p in whisper.parameters()) / 1e6:.2f} M parameters", flush=True)
     decay = [p for p in trainee.parameters() if p.ndim > 1 and p.requires_grad]
@@ -178,7 +180,11 @@ def main() -> None:
     parser.add_argument("--decay-steps", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--stage", choices=list(recipe.STAGES), default="plain")
-    parser.add_argument("--start", type=Path, help="an exported folder whose weights to begin with")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="an exported folder whose weights to begin with; its encoder stays as it is",
+    )
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--encoder-layers", type=int, default=3)
     parser.add_argument("--decoder-layers", type=int, default=2)
