@@ -135,6 +135,9 @@ def model(
             "suppress_tokens": list(ids.silenced),
             "begin_suppress_tokens": list(ids.blank),
             "prev_sot_token_id": words.convert_tokens_to_ids("<|startofprev|>"),
+            # What it can do, unless asked otherwise: detecting the language would cost a second pass of the encoder.
+            "language": f"<|{LANGUAGE_CODES[0]}|>",
+            "task": "transcribe",
         }
     result.generation_config = GenerationConfig(
         decoder_start_token_id=ids.start,
