@@ -16,7 +16,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor, Whis
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from torch_xdna import speech
-from torch_xdna.audio import read
+from torch_xdna.speech.audio import read
 from torch_xdna.speech.training.corpus import HELD_OUT_VOICES
 from torch_xdna.speech.training.sentences import is_held_out, vocabulary
 

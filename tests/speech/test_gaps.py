@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from recordings import encoded, pages, share_of, tone, written
 
-from torch_xdna.audio import AudioWarning, read
+from torch_xdna.speech.audio import AudioWarning, read
 
 RATE = 16_000
 

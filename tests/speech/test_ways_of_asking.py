@@ -14,7 +14,7 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from torch_xdna import speech
-from torch_xdna.audio import read
+from torch_xdna.speech.audio import read
 
 CLIPS = [clip for clip in speech.clips() if clip.noise_db is None][:10]
 RATE = 16_000

@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.utils import logging as hf_logging
 
-from torch_xdna import configuration
+from torch_xdna import model_config as configuration
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.vocabulary import Vocabulary
 
