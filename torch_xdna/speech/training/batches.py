@@ -20,7 +20,7 @@ from transformers import WhisperProcessor
 
 from torch_xdna.speech.training.corpus import Corpus
 from torch_xdna.speech.training.espeak import RATE
-from torch_xdna.speech.training.prompts import knows_tasks, prompts
+from torch_xdna.speech.training.prompts import EARLIER, knows_tasks, prompts
 from torch_xdna.speech.training.recipe import CONTEXT, POSITION_SECONDS, WINDOW_SECONDS
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz "  # CTC labels 1..27, 0 is the blank
@@ -54,7 +54,7 @@ class Window:
 
 
 class Batches:
-    def __init__(self, corpus: Corpus, processor: WhisperProcessor, seed: int):
+    def __init__(self, corpus: Corpus, processor: WhisperProcessor, seed: int, earlier: float = EARLIER):
         self.corpus = corpus
         self.tokenizer = processor.tokenizer
         self.seed = seed
@@ -67,7 +67,7 @@ class Batches:
             for *_, text in _spoken_words(corpus.texts[i].split(), corpus.word_starts(i), 0.0, 0.0)
         }
         self.classes = {text: 1 + i for i, text in enumerate(sorted(spoken))}  # of frames; 0 is silence
-        self.prompts = prompts(self.tokenizer, corpus.texts)
+        self.prompts = prompts(self.tokenizer, corpus.texts, earlier)
         is_first = not knows_tasks(self.tokenizer)
         self.silences, self.short_only = (0.0, SHORT_ONLY_STEPS) if is_first else (SILENCES, 0)
 

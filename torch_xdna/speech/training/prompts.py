@@ -26,7 +26,7 @@ USUAL = 0.75  # <|en|><|transcribe|>
 TRANSLATE = 0.05  # <|en|><|translate|>: English into English is the same text
 ASKED = 0.08  # another language or task than what is heard: the words are English all the same
 BARE = 0.06  # nothing, as programs do that hold it for an English-only model; the rest: <|en|> alone
-EARLIER = 0.2  # share of windows with <|startofprev|>
+EARLIER = 0.2  # share of windows with <|startofprev|>, if not asked otherwise
 LONGEST_EARLIER = 380  # tokens; programs give at most 223, the rest trains the last positions
 WRITTEN_SILENCE = 0.5  # of the windows without speech: the whole prompt and no words, instead of <|nospeech|>
 
@@ -48,10 +48,11 @@ class Prompts(Protocol):
         """`shift`: seconds of silence before the window's begin, which its times are counted from."""
 
 
-def prompts(tokenizer: Any, texts: Sequence[str]) -> Prompts:
-    """Those of the tokenizer's stage (see recipe.STAGES); `texts`: what the corpus says."""
+def prompts(tokenizer: Any, texts: Sequence[str], earlier: float = EARLIER) -> Prompts:
+    """Those of the tokenizer's stage (see recipe.STAGES); `texts`: what the corpus says; `earlier`: share of windows
+    with earlier text, where there is a token for it."""
     words = _Words(tokenizer, texts)
-    return Whisper(tokenizer, words, sorted(set(texts))) if knows_tasks(tokenizer) else Plain(words)
+    return Whisper(tokenizer, words, sorted(set(texts)), earlier) if knows_tasks(tokenizer) else Plain(words)
 
 
 def knows_tasks(tokenizer: Any) -> bool:
@@ -102,8 +103,8 @@ class Plain:
 class Whisper:
     """A multilingual Whisper's, in all the ways that programs ask it."""
 
-    def __init__(self, tokenizer: Any, words: _Words, texts: Sequence[str]):
-        self.words, self.texts = words, texts
+    def __init__(self, tokenizer: Any, words: _Words, texts: Sequence[str], earlier: float):
+        self.words, self.texts, self.earlier = words, texts, earlier
         ids = tokenizer.get_vocab()
         self.spoken = ids[f"<|{SPOKEN}|>"]
         self.transcribe, self.translate = ids["<|transcribe|>"], ids["<|translate|>"]
@@ -113,7 +114,7 @@ class Whisper:
     def __call__(self, rng: random.Random, segments: Sequence[Segment], shift: float) -> Label:
         words, label = self.words, Label([], [])
         timestamps = rng.random() < 0.5
-        if rng.random() < EARLIER:
+        if rng.random() < self.earlier:
             label.add(self.previous, *self._earlier(rng), learnt=False)
         label.add(words.start, learnt=False)
         if not segments:

@@ -31,6 +31,7 @@ from torch.nn import functional
 from torch_xdna.speech.training import recipe
 from torch_xdna.speech.training.batches import CHARACTERS, Batch, Batches
 from torch_xdna.speech.training.corpus import load
+from torch_xdna.speech.training.prompts import EARLIER
 from torch_xdna.speech.training.sentences import vocabulary
 
 CTC_WEIGHT = 0.3
@@ -118,7 +119,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
     )
     if arguments.start:
         recipe.take_over(whisper, processor.tokenizer, arguments.start)
-    batches = Batches(load(arguments.work / "corpus.npz"), processor, arguments.seed)
+    batches = Batches(load(arguments.work / "corpus.npz"), processor, arguments.seed, arguments.earlier)
     trainee = Trainee(whisper, words=1 + len(batches.classes), hears=bool(arguments.start)).train()
     if rank == 0:
         print(f"{sum(p.numel() for p in whisper.parameters()) / 1e6:.2f} M parameters", flush=True)
@@ -185,6 +186,7 @@ def main() -> None:
         type=Path,
         help="an exported folder whose weights to begin with; its encoder stays as it is",
     )
+    parser.add_argument("--earlier", type=float, default=EARLIER, help="share of windows after earlier text")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--encoder-layers", type=int, default=3)
     parser.add_argument("--decoder-layers", type=int, default=2)
