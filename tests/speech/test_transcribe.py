@@ -173,16 +173,39 @@ def test_the_generation_config_decides_nothing(tmp_path: Path, heard: dict[str, 
     assert [" ".join(s.text for s in segments) for segments in found] == [heard[CLIPS[0].path]]
 
 
+@pytest.fixture
+def english_only(tmp_path: Path) -> Path:
+    """The shipped model with a tokenizer that knows no tasks, and so no languages."""
+    folder = Path(shutil.copytree(speech.CHECKPOINT, tmp_path / "english"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (folder / name).read_text()
+        for task in transcribe.TASKS:
+            text = text.replace(f"<|{task}|>", f"<|no {task}|>")
+        (folder / name).write_text(text)
+    (folder / "generation_config.json").unlink()
+    return folder
+
+
 @pytest.mark.parametrize("arguments", [("--language", "de"), ("--task", "translate")])
-def test_an_english_only_model_says_so(arguments: tuple[str, str]) -> None:
-    error = run(CLIPS[0].path, *arguments).exception
+def test_an_english_only_model_says_so(english_only: Path, arguments: tuple[str, str]) -> None:
+    error = run(CLIPS[0].path, "--model", english_only, *arguments).exception
     assert "English only" in str(error) and arguments[0] in str(error)
 
 
-def test_english_may_be_asked_of_an_english_only_model(heard: dict[str, str]) -> None:
-    result = run(CLIPS[0].path, "--language", "English", "--format", "json")
+def test_english_may_be_asked_of_an_english_only_model(english_only: Path) -> None:
+    """It is prompted with the start alone, which the shipped model is trained for, too."""
+    result = run(CLIPS[0].path, "--model", english_only, "--language", "English", "--format", "json")
+    record = json.loads(result.stdout)
+    assert (record["language"], record["text"]) == ("en", CLIPS[0].text)
+
+
+@pytest.mark.parametrize("arguments", [("--language", "English"), ("--task", "translate"), ()])
+def test_languages_and_tasks_of_the_shipped_model(heard: dict[str, str], arguments: tuple[str, ...]) -> None:
+    """English into English is the same text."""
+    result = run(CLIPS[0].path, *arguments, "--format", "json")
     record = json.loads(result.stdout)
     assert (record["language"], record["text"]) == ("en", heard[CLIPS[0].path])
+    assert ("language English (en), detected" in result.stderr) == ("--language" not in arguments)
 
 
 def test_segments_begin_and_end_where_the_model_says() -> None:
@@ -290,3 +313,18 @@ def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path: Path) -> 
     )
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "no config.json" in result.stderr
+
+
+@pytest.mark.parametrize("level", [0.02, 0.1])
+def test_speech_after_noise_begins_where_it_begins(tmp_path: Path, level: float) -> None:
+    """Loudness says nothing here: it is loud from the beginning."""
+    path = tmp_path / "noise_then.wav"
+    noise = level * np.random.default_rng(0).standard_normal(5 * 16_000).astype(np.float32)
+    clip = CLIPS[0]
+    soundfile.write(path, np.concatenate([noise, read(clip.path, 16_000)[: 5 * 16_000]]), 16_000)
+    record = json.loads(run(path, "--format", "json").stdout)
+    assert record["text"] == clip.text
+    begin = record["segments"][0]["start"]
+    assert begin == pytest.approx(5.25, abs=0.2)  # times are a tenth of a second
+    stamp = f"00:00:05,{round(1000 * (begin - 5)):03d} --> "
+    assert stamp in run(path, "--format", "srt").stdout

@@ -36,7 +36,9 @@ TASKS = ("transcribe", "translate")
     "--model", help="Hugging Face id or folder of a Whisper model.  [default: the shipped checkpoint]"
 )
 @click.option(
-    "--language", help="What is spoken: a code or name, as es or Spanish.  [default: detected per file]"
+    "--language",
+    help="What is spoken: a code or name, as es or Spanish. A window of up to 30 s, the model's context, has one: what "
+    "is said in another one within it is translated or lost.  [default: detected per window]",
 )
 @click.option(
     "--task",
