@@ -139,7 +139,7 @@ def read_headers(scope: Scope) -> dict[str, str]:
 
 def escaped(text: str) -> str:
     """One line that a terminal shows as it is: everything but printable ASCII becomes an escape."""
-    return "".join(c if " " <= c <= "~" and c != "\\" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _host(header: str) -> str:

@@ -8,6 +8,7 @@ and gives those that ask the same to the engine together. Nothing waits for a ba
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -151,7 +152,8 @@ class Queue:
         self._current.job = job
         try:
             if job.source is None:
-                self._check_length(audio.duration(job.path), GUESSED)
+                with contextlib.suppress(audio.AudioError):  # reading says more of what is wrong
+                    self._check_length(audio.duration(job.path), GUESSED)
                 blocks = audio.read_blocks(job.path, self.engine.rate)
                 job.source = windows(blocks, self.engine.rate, self.engine.window_seconds)
             window = next(job.source, None)

@@ -68,7 +68,8 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     """uvicorn's log and ours, one line per event, nothing of a client's unescaped."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, its_level in (("torch_xdna.serve", level), ("uvicorn", max(level, logging.WARNING))):
+    levels = {"torch_xdna.serve": level, "uvicorn": logging.WARNING, "python_multipart": logging.ERROR}
+    for name, its_level in levels.items():
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(its_level)
@@ -81,7 +82,14 @@ def _log_warning(message: Warning | str, category: type[Warning], *_: object) ->
 async def _serve(engine: Engine, limits: Limits, access: Access, found: socket.socket) -> None:
     server = Server(engine, limits, access)
     warnings.showwarning = tell_warnings(server.queue)
-    config = uvicorn.Config(
+    _log.info("serving %s on %s at %s", engine.name, engine.device, shown_address(found))
+    await _Uvicorn(configured(server), server, limits.grace_seconds).serve(sockets=[found])
+
+
+def configured(server: Server) -> uvicorn.Config:
+    """uvicorn's settings for it."""
+    limits = server.limits
+    return uvicorn.Config(
         server.app,
         http=_patient(limits.idle_seconds),
         ws="none",
@@ -93,8 +101,6 @@ async def _serve(engine: Engine, limits: Limits, access: Access, found: socket.s
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(limits.grace_seconds + _AFTER_GRACE) + 1,
     )
-    _log.info("serving %s on %s at %s", engine.name, engine.device, shown_address(found))
-    await _Uvicorn(config, server, limits.grace_seconds).serve(sockets=[found])
 
 
 class _Uvicorn(uvicorn.Server):
@@ -108,6 +114,7 @@ class _Uvicorn(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self.force_exit = True
+            logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # it tells of each task that it ends
             self._loop.call_soon_threadsafe(self._server.queue.stop, True)
             return
         self.should_exit = True

@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from torch_xdna.serve.limits import Limits
 from torch_xdna.serve.refused import Refused
 
 FILE = "file"  # the field that every interface sends the recording in
+_BOUNDARY_BYTES = 70  # RFC 2046, 5.1.1
 _HEADER_BYTES = 8 << 10  # of all headers of one part
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -63,7 +64,10 @@ async def received(receive: Receive, headers: dict[str, str], limits: Limits) ->
     announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limits.upload_bytes:
         raise _too_large(limits)
-    form = _Form(options[b"boundary"], limits)
+    boundary = options[b"boundary"]
+    if len(boundary) > _BOUNDARY_BYTES:
+        raise Refused(415, f"the form's boundary is longer than {_BOUNDARY_BYTES} bytes", "not_multipart")
+    form = _Form(boundary, limits)
     try:
         await asyncio.wait_for(_receive(receive, form, limits), limits.upload_seconds)
         if not form.is_whole:
@@ -75,7 +79,7 @@ async def received(receive: Receive, headers: dict[str, str], limits: Limits) ->
             raise Refused(
                 408, f"the upload took longer than {limits.upload_seconds:.0f} s", "upload_timeout"
             ) from None
-        if isinstance(error, MultipartParseError):
+        if isinstance(error, FormParserError):
             raise Refused(
                 400, "the form can't be read: it is no valid multipart/form-data", "broken_form"
             ) from None
