@@ -73,7 +73,8 @@ function show(event, note) {
   keep("srt", event.segments.map((s, i) =>
     `${i + 1}\n${clock(s.start, ",")} --> ${clock(s.end, ",")}\n${s.text}\n`).join("\n"));
   at("keep").hidden = !event.text;
-  const what = `${event.duration.toFixed(1)} s of ${event.language}, computed on ${event.device}.`;
+  const language = new Intl.DisplayNames(["en"], { type: "language" }).of(event.language);
+  const what = `${event.duration.toFixed(1)} s of ${language}, computed on ${event.device}.`;
   say(event.text ? what + (note ? " " + note + "." : "") : "No speech was heard in " + what);
 }
 
@@ -129,6 +130,10 @@ at("file").addEventListener("change", () => {
 });
 at("speak").addEventListener("click", speak);
 at("key").addEventListener("change", greet);
+at("key-row").addEventListener("submit", (event) => {
+  event.preventDefault();
+  greet();
+});
 at("copy").addEventListener("click", async () => {
   await navigator.clipboard.writeText(at("text").textContent);
   say("Copied.");
