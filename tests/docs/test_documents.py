@@ -7,6 +7,7 @@ that no document has any more is an error.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import re
@@ -31,6 +32,8 @@ CLIP = speech.clips()[0].path
 ROOT_RIGHTS = "needs root"
 NETWORK = "fetches from the network"
 HARDWARE = "needs an NPU; tests/npu runs it on AMD's driver with a stand-in for the kernel's"
+SERVES = "runs until it is stopped; what is asked of it runs against it, see `address`"
+SERVER = "127.0.0.1:8000"
 NOT_RUN = {
     "sudo apt update": ROOT_RIGHTS,
     "sudo apt install -t trixie-backports linux-image-amd64 firmware-amd-graphics libxrt-npu2 libxrt-utils "
@@ -48,6 +51,9 @@ NOT_RUN = {
     ".venv/bin/torch-xdna build-overlay": "needs Peano and mlir-aie; tests/overlay runs it on stand-ins",
     ".venv/bin/torch-xdna selftest": HARDWARE,
     "torch-xdna selftest": HARDWARE,
+    "pip install -e .[serve]": NETWORK,
+    "torch-xdna serve": SERVES,
+    "torch-xdna serve --model openai/whisper-base": SERVES,
 }
 
 TRAINING = "python -m torch_xdna.speech.training"
@@ -72,6 +78,7 @@ CHEAPER = {
     # Minutes each; tests/bench runs encoder.py on a toy.
     **{f"python benchmarks/encoder.py --size {size}": ["HELP"] for size in ("tiny", "base", "small")},
     "python benchmarks/layers.py --size base": ["HELP"],
+    "python benchmarks/serving.py": ["HELP"],
     "python benchmarks/modelled.py": [
         "python -c 'import sys; sys.path[0] = \"benchmarks\"; import modelled'"
     ],
@@ -110,8 +117,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@functools.cache
+def address() -> str:
+    """Of a `torch-xdna serve` with the shipped model, for the rest of this run."""
+    command = [sys.executable, "-m", "torch_xdna", "serve", "--port", "0"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    atexit.register(server.wait)
+    atexit.register(server.terminate)
+    for line in server.stderr or ():
+        if found := re.search(r"serving .* at http://(\S+)", line):
+            # What it goes on to log is a few lines, which fit into the pipe.
+            return found[1]
+    raise AssertionError("the server did not start")
+
+
 def local(text: str) -> str:
-    """Checkpoints by id become the shipped one."""
+    """Checkpoints by id become the shipped one, the server is one that runs here."""
+    if SERVER in text:
+        text = text.replace(SERVER, address())
     return re.sub(r"openai/whisper-[\w.-]+", str(speech.CHECKPOINT), text)
 
 
