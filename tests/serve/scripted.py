@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import soundfile
 
-from torch_xdna.serve.asked import Asked
-from torch_xdna.serve.engine import Ran
-from torch_xdna.speech.languages import Heard
+from torch_xdna.speech.engine import Asked, Ran
+from torch_xdna.speech.heard import Heard
 from torch_xdna.speech.subtitles import Segment
 from torch_xdna.speech.windows import Window
 

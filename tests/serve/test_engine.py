@@ -9,9 +9,9 @@ from torch_xdna import speech
 from torch_xdna.audio import read
 from torch_xdna.devices.emulator.executable import EmulatorExecutable
 from torch_xdna.errors import DeviceError
-from torch_xdna.serve.asked import Asked
-from torch_xdna.serve.engine import WhisperEngine, load
-from torch_xdna.speech.languages import Heard
+from torch_xdna.speech.engine import Asked
+from torch_xdna.speech.heard import Heard
+from torch_xdna.speech.whisper_engine import WhisperEngine, load
 from torch_xdna.speech.windows import Window
 
 CLIPS = speech.clips()[:2]

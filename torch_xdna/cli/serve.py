@@ -88,9 +88,10 @@ def command(
 ) -> None:
     """Serve transcription over HTTP: OpenAI's /v1/audio interface, whisper.cpp's /inference, a page at /."""
     try:
-        from torch_xdna.serve import engine, server
+        from torch_xdna.serve import server
         from torch_xdna.serve.guard import LOOPBACK, Access
         from torch_xdna.serve.limits import Limits
+        from torch_xdna.speech.whisper_engine import load
     except ModuleNotFoundError as error:
         raise XdnaError(
             f"serving needs '{error.name}', which is not installed: pip install 'torch-xdna[serve]'"
@@ -115,7 +116,7 @@ def command(
         folder=temp_folder,
     )
     server.log_to_stderr()
-    server.run(lambda: engine.load(model, name, device), limits, Access(key, hosts, allow_origin), host, port)
+    server.run(lambda: load(model, name, device), limits, Access(key, hosts, allow_origin), host, port)
 
 
 def _key(file: Path | None) -> str:

@@ -10,6 +10,6 @@
         formats             segments -> json, text, srt, vtt, verbose_json, events
         limits metrics refused page/
 
-The one thing that knows the model is `engine.Engine`; everything else works with any object that has its methods.
+The model is whatever has the methods of torch_xdna.speech.engine.Engine; nothing here knows more of it.
 FastAPI, uvicorn, python-multipart and prometheus-client are the extra `serve` and imported only here.
 """

@@ -13,9 +13,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from torch_xdna.serve import asked, formats
-from torch_xdna.serve.asked import Form
-from torch_xdna.serve.engine import Engine
+from torch_xdna.serve import form as forms
+from torch_xdna.serve import formats
+from torch_xdna.serve.form import Form
 from torch_xdna.serve.formats import Transcript
 from torch_xdna.serve.guard import Access, App, Guard, escaped, knows_key, read_headers
 from torch_xdna.serve.limits import Limits
@@ -23,6 +23,7 @@ from torch_xdna.serve.metrics import CONTENT_TYPE, Metrics
 from torch_xdna.serve.queue import Done, Event, Job, Queue, Some
 from torch_xdna.serve.refused import Refused, stopping
 from torch_xdna.serve.uploads import Left, Upload, discarded, received
+from torch_xdna.speech.engine import Engine
 from torch_xdna.speech.subtitles import Segment
 
 DEVICE, NOTE = "X-Torch-Xdna-Device", "X-Torch-Xdna-Note"
@@ -120,7 +121,7 @@ class Server:
 
     async def _model(self, name: str) -> Response:
         try:
-            asked.check_model(name, self.engine)
+            forms.check_model(name, self.engine)
         except Refused as refused:
             return JSONResponse(refused.as_openai(), refused.status)
         return JSONResponse(self._described())
@@ -141,13 +142,13 @@ class Server:
 
     async def _answer(self, request: Request, task: str) -> Response:
         return await self._transcribe(
-            request, lambda fields: asked.openai(fields, self.engine, task), formats.openai, Refused.as_openai
+            request, lambda fields: forms.openai(fields, self.engine, task), formats.openai, Refused.as_openai
         )
 
     async def _inference(self, request: Request) -> Response:
         return await self._transcribe(
             request,
-            lambda fields: asked.whisper_cpp(fields, self.engine),
+            lambda fields: forms.whisper_cpp(fields, self.engine),
             formats.whisper_cpp,
             Refused.as_whisper_cpp,
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from torch_xdna.serve.asked import Form
+from torch_xdna.serve.form import Form
 from torch_xdna.speech.subtitles import Segment, as_srt, as_vtt
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"

@@ -20,12 +20,11 @@ from dataclasses import dataclass, field
 
 from torch_xdna import audio
 from torch_xdna.errors import XdnaError
-from torch_xdna.serve.asked import Asked
-from torch_xdna.serve.engine import Engine
 from torch_xdna.serve.limits import Limits
 from torch_xdna.serve.metrics import Metrics
 from torch_xdna.serve.refused import Refused, stopping
-from torch_xdna.speech.languages import Heard
+from torch_xdna.speech.engine import Asked, Engine
+from torch_xdna.speech.heard import Heard
 from torch_xdna.speech.subtitles import Segment
 from torch_xdna.speech.windows import Window, windows
 

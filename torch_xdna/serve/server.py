@@ -21,10 +21,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from torch_xdna.errors import XdnaError
 from torch_xdna.serve.app import Server
-from torch_xdna.serve.engine import Engine
 from torch_xdna.serve.guard import LOOPBACK, Access, EscapingFormatter
 from torch_xdna.serve.limits import Limits
 from torch_xdna.serve.queue import tell_warnings
+from torch_xdna.speech.engine import Engine
 
 _AFTER_GRACE = 5.0  # seconds for the last refusals to be sent
 _log = logging.getLogger("torch_xdna.serve")

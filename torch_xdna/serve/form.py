@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch_xdna.serve.refused import Refused
-
-if TYPE_CHECKING:
-    from torch_xdna.serve.engine import Engine
+from torch_xdna.speech.engine import Asked, Engine
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 GRANULARITIES = ("segment", "word")
@@ -23,19 +20,6 @@ WITHOUT_EFFECT = (
     "known_speaker_names[]",
     "known_speaker_references[]",
 )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the model is to do; windows of requests that ask the same may share a batch. `language`: a code, None to
-    detect it; `prompt`: text that is taken as said before every window; `temperature`: 0 takes the likeliest words,
-    more draws them by chance; `words`: times of words too."""
-
-    language: str | None = None
-    task: str = "transcribe"
-    prompt: str = ""
-    temperature: float = 0.0
-    words: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,75 +1,26 @@
-"""The one place of the server that knows the model: a batch of windows in, segments and the device out.
-
-`Engine` is what the rest asks for; `WhisperEngine` is it on torch_xdna.speech's Transcriber. Only the queue's one
-thread calls `run`, so an engine needs no locks.
-"""
+"""An Engine (engine.py) on a Whisper checkpoint, with its encoder on a device."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from torch_xdna import devices, speech
 from torch_xdna.errors import XdnaError
 from torch_xdna.report import reports
-from torch_xdna.serve.asked import Asked
 from torch_xdna.speech import transcriber as transcribers
-from torch_xdna.speech.languages import Heard
-from torch_xdna.speech.subtitles import Segment
+from torch_xdna.speech.engine import EAGER, Asked, Ran
+from torch_xdna.speech.heard import Heard
 from torch_xdna.speech.transcriber import Transcriber
 from torch_xdna.speech.windows import Window
 from torch_xdna.switches import switched_off
 
-EAGER = "cpu"  # what a header says of work that no device of ours did
 SHIPPED = "torch-xdna"  # how clients call the checkpoint that comes with the package
 WARM_UP = (1, 2)  # batch sizes that compile what all others then use
-
-
-@dataclass(frozen=True)
-class Ran:
-    """`found`: per window its segments or why there are none; `device`: what computed the encoder, `EAGER` beside it
-    where a device failed and part of it was computed again."""
-
-    found: list[list[Segment] | XdnaError]
-    devices: tuple[str, ...]
-
-
-class Engine(Protocol):
-    """`name`: for clients; `rate`: samples per second; `window_seconds`: the longest window; `languages`: codes;
-    `no_words`: why there are no times of words, where there are none."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def rate(self) -> int: ...
-    @property
-    def window_seconds(self) -> float: ...
-    @property
-    def is_multilingual(self) -> bool: ...
-    @property
-    def languages(self) -> Sequence[str]: ...
-    @property
-    def takes_prompts(self) -> bool: ...
-    @property
-    def gives_words(self) -> bool: ...
-    @property
-    def no_words(self) -> str: ...
-    def language(self, name: str) -> str | None:
-        """A language's code by code or name; None if the model does not know it."""
-
-    def run(self, windows: Sequence[Window], heard: Sequence[Heard], asked: Asked) -> Ran:
-        """Transcribe a batch; `heard` is brought up to date. May raise anything: the queue tells the clients."""
-
-    def failures(self) -> dict[str, int]:
-        """Why a device's work was computed on the CPU instead, a sentence each -> in how many calls."""
 
 
 class WhisperEngine:
