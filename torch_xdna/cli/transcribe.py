@@ -31,7 +31,7 @@ TASKS = ("transcribe", "translate")
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--model", help="Hugging Face id or folder of a Whisper model.  [default: the shipped checkpoint]"
 )
@@ -52,6 +52,21 @@ TASKS = ("transcribe", "translate")
     "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Windows per batch."
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="",
+    metavar="[ADDRESS]",
+    help="Transcribe FILES (folders, patterns, lists) on a Ray cluster, without an address on one of this machine.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --ray: folder for the Parquet files.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="With --ray.  [default: what the machines have room for]"
+)
 @click.option("--profile", is_flag=True, help="Print where the time went, as measured here, on stderr.")
 def command(
     files: tuple[Path, ...],
@@ -61,12 +76,22 @@ def command(
     device: str,
     batch_size: int,
     form: str,
+    ray: str | None,
+    output: Path | None,
+    workers: int | None,
     profile: bool,
 ) -> None:
     """Transcribe recordings and videos (wav, flac, mp3, ogg, m4a, mp4, webm, ...; any rate, any length; - is
     standard input) with the encoder on the NPU or the emulator.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    if ray is not None:
+        from torch_xdna.cli import transcribe_ray
+
+        transcribe_ray.run(ray, files, output, model, language, task, device, batch_size, workers)
+        return
+    if not files:
+        raise click.UsageError("Missing argument 'FILES...'.")
     transcriber = _load(model, device)
     transcriber.choose(language, task)
     jobs = [Job(path) for path in files]

@@ -1,0 +1,185 @@
+"""A job: find what is not done, read, transcribe, write; Ray places the parts and starts again what dies."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import ray.data
+
+from torch_xdna import devices
+from torch_xdna.distributed import reading
+from torch_xdna.distributed.claims import NPU, READING, Claims, claims
+from torch_xdna.distributed.results import Folder, Writer
+from torch_xdna.distributed.sources import recordings
+from torch_xdna.distributed.workers import Worker
+from torch_xdna.errors import XdnaError
+from torch_xdna.speech.engine import Asked, Engine
+
+_BLOCK_BYTES = 32 << 20  # of units between the stages: small, so that workers get theirs early
+
+
+@dataclass
+class Summary:
+    """`found`: recordings; `done_before`: of them in earlier runs; `errors`: path -> sentence, of this run."""
+
+    found: int = 0
+    done_before: int = 0
+    transcribed: int = 0
+    seconds: float = 0.0
+    errors: dict[str, str] = field(default_factory=dict)
+    claims: Claims | None = None
+
+
+class Chosen(Protocol):
+    """A model before any worker has it. `name`: for the job's record; `rate` and `window_seconds`: for those who read;
+    `load`: what makes a worker's engine, given what workers claim."""
+
+    name: str
+    rate: int
+    window_seconds: float
+
+    def load(self, claims: Claims) -> Callable[[], Engine]: ...
+
+
+def transcribe(
+    source: str | Path | Iterable[str | Path],
+    *,
+    model: str | None = None,
+    output: str | Path,
+    address: str | None = None,
+    language: str | None = None,
+    task: str = "transcribe",
+    device: str = "auto",
+    batch_size: int = 4,
+    workers: int | None = None,
+    finished: Callable[[dict[str, Any]], None] | None = None,
+) -> Summary:
+    """Transcribes all recordings of `source` into Parquet files in the folder `output`, a row each.
+
+    source: a folder (all below it), a file, a pattern, a list of paths in a .txt, or several of these; on a cluster
+    every machine must see it by the same path. model: folder or Hugging Face id, None for the shipped one. address: of
+    a Ray cluster, None starts one on this machine and ends it. device: `auto` takes the NPUs that machines declare
+    (`ray start --resources '{"xdna_npu": 1}'`), else the emulator. workers: None takes what the machines have room
+    for. finished: is called with each row.
+
+    What `output` holds already is not done again. A recording that can't be read is a row with its error. Raises
+    XdnaError for what can't be begun; if it ends early, what was done stays.
+    """
+    from torch_xdna.distributed.model import Checkpoint
+
+    asked = Asked(language=language, task=task)
+    chosen = Checkpoint(model, asked, device)
+    return run(chosen, asked, source, output, address, device, batch_size, workers, finished)
+
+
+def run(
+    model: Chosen,
+    asked: Asked,
+    source: str | Path | Iterable[str | Path],
+    output: str | Path,
+    address: str | None = None,
+    device: str = "auto",
+    batch_size: int = 4,
+    workers: int | None = None,
+    finished: Callable[[dict[str, Any]], None] | None = None,
+) -> Summary:
+    """`transcribe` with any engine."""
+    found = recordings(source)
+    summary = Summary(found=len(found))
+    job = {"model": model.name, "language": asked.language, "task": asked.task}
+    folder = Folder(output, job)
+    with folder.locked():
+        done = folder.done(found)
+        summary.done_before = len(done)
+        todo = [one for one in found if one not in done]
+        if todo:
+            with _cluster(address, device):
+                summary.claims = claims(_nodes(), device, workers)
+                writer = Writer(folder)
+                try:
+                    for piece in _pieces(model, asked, todo, batch_size, summary.claims):
+                        row = writer.take(piece)
+                        if row is not None:
+                            _count(summary, row)
+                            if finished is not None:
+                                finished(row)
+                finally:
+                    writer.flush()  # also when it ends early
+    return summary
+
+
+def _count(summary: Summary, row: dict[str, Any]) -> None:
+    summary.transcribed += 1
+    summary.seconds += row["duration"]
+    if row["error"]:
+        summary.errors[row["path"]] = row["error"]
+
+
+def _pieces(
+    model: Chosen, asked: Asked, todo: list, batch_size: int, claim: Claims
+) -> Iterable[dict[str, Any]]:
+    """The pieces of all recordings as they come; Ray starts workers that die again and repeats their units."""
+    groups = reading.groups(todo)
+    data: ray.data.Dataset = ray.data.from_items(groups, override_num_blocks=len(groups))
+    read = functools.partial(reading.read, rate=model.rate, window_seconds=model.window_seconds)
+    data = data.flat_map(read, num_cpus=READING)
+    data = data.map_batches(
+        Worker,
+        fn_constructor_args=(model.load(claim), asked, batch_size),
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=claim.workers),
+        num_cpus=claim.cores,
+        resources=claim.resources or None,
+    )
+    try:
+        for row in data.iter_rows():
+            yield json.loads(row["piece"])
+    except ray.exceptions.RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise XdnaError(
+            f"the job ended early: {lines[-1] if lines else type(error).__name__}; run it again to go on"
+        ) from error
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None, device: str) -> Iterator[None]:
+    """A cluster by its address, or one on this machine for as long as the job takes; one that is connected already
+    stays as it is."""
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that we start reports to nobody
+        more: dict[str, Any] = {"address": address} if address else _local(device)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **more)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            where = f"at {address}" if address else "on this machine"
+            raise XdnaError(f"there is no Ray cluster {where}: {reason}") from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = _BLOCK_BYTES
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _local(device: str) -> dict[str, Any]:
+    has_npu = device in ("npu", "auto") and devices.unusable("npu") is None
+    return {"include_dashboard": False, "resources": {NPU: 1} if has_npu else None}
