@@ -7,7 +7,6 @@ that no document has any more is an error.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import re
@@ -15,9 +14,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import documents
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -44,7 +46,9 @@ NOT_RUN = {
     "apt install espeak-ng": ROOT_RIGHTS,
     "git clone <this repository> torch-xdna && cd torch-xdna && python3.13 -m venv .venv && .venv/bin/pip "
     "install .": NETWORK,
-    ".venv/bin/pip install <mlir_aie wheel, 1.3 or newer> <llvm-aie wheel>": NETWORK,
+    ".venv/bin/pip install mlir_aie==1.3.4 llvm-aie==20.0.0.2026032001+0e7cfc0e -f <release page of each, which "
+    "doctor names>": NETWORK,
+    "python tests/backend/hf_whisper.py FOLDER": "needs a checkout of transformers; tests/backend has a stand-in",
     "pip install -e .[dev]": NETWORK,
     "docker run --device /dev/accel/accel0 --group-add $(getent group render | cut -d: -f3) --cap-add IPC_LOCK "
     "--ulimit memlock=-1 ...": "needs docker and an NPU",
@@ -72,6 +76,12 @@ CHEAPER = {
     "torch-xdna transcribe torch_xdna/speech/clips/*.flac": [
         "torch-xdna transcribe torch_xdna/speech/clips/0[1-3].flac"
     ],
+    # The shipped model knows one language; tests/real has others.
+    "torch-xdna transcribe rede.m4a --model openai/whisper-small --language de --task translate": [
+        "torch-xdna transcribe talk.m4a --model openai/whisper-small"
+    ],
+    "torch-xdna transcribe": ["torch-xdna transcribe --help"],
+    "python tests/backend/fuzz.py --cases 3000 --seed 1": ["python tests/backend/fuzz.py --cases 5 --seed 1"],
     "torch-xdna profile base": ["torch-xdna profile tiny"],
     "python -m torch_xdna.devices.array small": ["python -m torch_xdna.devices.array tiny --context 100"],
     "pytest -s -k host_cost tests/npu": ["python -m pytest -s -k host_cost tests/npu --collect-only -q"],
@@ -109,6 +119,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = read(CLIP, 16_000)
     soundfile.write(place / "speech.wav", samples, 16_000)
     soundfile.write(place / "talk.mp3", samples, 16_000)
+    m4a(place / "talk.m4a", samples)
     (place / "bin").mkdir()
     for name, module in (("python", ""), ("torch-xdna", "-m torch_xdna"), ("pytest", "-m pytest")):
         script = place / "bin" / name
@@ -118,17 +129,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @functools.cache
-def address() -> str:
-    """Of a `torch-xdna serve` with the shipped model, for the rest of this run."""
+def server() -> subprocess.Popen[str]:
+    """`torch-xdna serve` with the shipped model, for the rest of this module."""
     command = [sys.executable, "-m", "torch_xdna", "serve", "--port", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    atexit.register(server.wait)
-    atexit.register(server.terminate)
-    for line in server.stderr or ():
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@functools.cache
+def address() -> str:
+    for line in server().stderr or ():
         if found := re.search(r"serving .* at http://(\S+)", line):
-            # What it goes on to log is a few lines, which fit into the pipe.
-            return found[1]
+            return found[1]  # what it goes on to log is a few lines, which fit into the pipe
     raise AssertionError("the server did not start")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_server_ends() -> Iterator[None]:
+    yield
+    if server.cache_info().currsize:
+        server().terminate()
+        server().wait(60)
+
+
+def m4a(path: Path, samples: np.ndarray) -> None:
+    """AAC as phones write it. `samples`: float32 (n,), mono, 16 kHz."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
 
 
 def local(text: str) -> str:
