@@ -1,5 +1,6 @@
 """`python drive.py FOLDER`: jobs on a Ray cluster of this machine, in a process of their own, since Ray leaves threads
-and handlers behind. FOLDER holds `sounds`; what came of it is printed as JSON.
+and handlers behind. FOLDER holds `sounds`; what came of it is
+written to `found.json` there.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def main(folder: Path) -> None:
     changed = folder / "sounds" / "tone0.wav"
     changed.write_bytes(tone(2000))
     run("more", workers=2, output="one")
-    print(json.dumps(found))
+    (folder / "sounds" / "deadly.wav").write_bytes(tone(7000, 0.5))
+    (folder / "sounds" / "beside.wav").write_bytes(tone(800, 0.5))
+    run("deadly", workers=1, output="one")
+    (folder / "found.json").write_text(json.dumps(found))  # Ray itself writes to stdout
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     command = [sys.executable, HERE / "drive.py", folder]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    return folder, json.loads((folder / "found.json").read_text())
 
 
 def rows(folder: Path) -> dict[str, dict[str, Any]]:
@@ -66,7 +66,9 @@ def test_a_worker_killed_in_the_middle(driven: tuple[Path, dict[str, Any]]) -> N
     assert len(workers) >= 2
     killed = told(folder / "two, one of them killed")
     first = told(folder / "one")
-    del first["new.wav"], first["tone0.wav"], killed["tone0.wav"]  # what "more" changed afterwards
+    for name in ("new.wav", "deadly.wav", "beside.wav", "tone0.wav"):  # what came or was changed afterwards
+        first.pop(name)
+        killed.pop(name, None)
     assert killed == first
 
 
@@ -95,3 +97,13 @@ def test_what_is_done_is_not_done_again(driven: tuple[Path, dict[str, Any]]) -> 
     assert (found["more"]["before"], found["more"]["now"], found["more"]["windows"]) == (TONES + 2, 2, 2)
     after = rows(folder / "one")
     assert (after["new.wav"]["text"], after["tone0.wav"]["text"]) == ("1230", "2000")
+
+
+def test_a_recording_that_workers_die_of(driven: tuple[Path, dict[str, Any]]) -> None:
+    """It ends neither the job nor the recordings beside it, and is not tried for ever."""
+    folder, found = driven
+    assert found["deadly"]["now"] == 2
+    (error,) = found["deadly"]["errors"].values()
+    assert error.endswith("deadly.wav can't be transcribed: 3 workers died of it.")
+    after = rows(folder / "one")
+    assert after["beside.wav"]["text"] == "800" and after["deadly.wav"]["whose"] == "run"

@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,14 +16,16 @@ import ray
 import ray.data
 
 from torch_xdna import devices
+from torch_xdna.audio import shown
 from torch_xdna.distributed import reading
 from torch_xdna.distributed.claims import NPU, READING, Claims, claims
 from torch_xdna.distributed.results import Folder, Writer
-from torch_xdna.distributed.sources import recordings
-from torch_xdna.distributed.workers import Worker
+from torch_xdna.distributed.sources import Recording, recordings
+from torch_xdna.distributed.workers import Worker, lost
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.engine import Asked, Engine
 
+_RETRIES = 2  # of a unit whose worker died
 _BLOCK_BYTES = 32 << 20  # of units between the stages: small, so that workers get theirs early
 
 
@@ -105,8 +107,9 @@ def run(
             with _cluster(address, device):
                 summary.claims = claims(_nodes(), device, workers)
                 writer = Writer(folder)
+                jobs = _Jobs(model, asked, batch_size, summary.claims)
                 try:
-                    for piece in _pieces(model, asked, todo, batch_size, summary.claims):
+                    for piece in jobs.pieces(todo):
                         row = writer.take(piece)
                         if row is not None:
                             _count(summary, row)
@@ -124,31 +127,63 @@ def _count(summary: Summary, row: dict[str, Any]) -> None:
         summary.errors[row["path"]] = row["error"]
 
 
-def _pieces(
-    model: Chosen, asked: Asked, todo: list, batch_size: int, claim: Claims
-) -> Iterable[dict[str, Any]]:
-    """The pieces of all recordings as they come; Ray starts workers that die again and repeats their units."""
-    groups = reading.groups(todo)
-    data: ray.data.Dataset = ray.data.from_items(groups, override_num_blocks=len(groups))
-    read = functools.partial(reading.read, rate=model.rate, window_seconds=model.window_seconds)
-    data = data.flat_map(read, num_cpus=READING)
-    data = data.map_batches(
-        Worker,
-        fn_constructor_args=(model.load(claim), asked, batch_size),
-        batch_size=1,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=claim.workers),
-        num_cpus=claim.cores,
-        resources=claim.resources or None,
-    )
-    try:
-        for row in data.iter_rows():
-            yield json.loads(row["piece"])
-    except ray.exceptions.RayError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise XdnaError(
-            f"the job ended early: {lines[-1] if lines else type(error).__name__}; run it again to go on"
-        ) from error
+@dataclass(frozen=True)
+class _Jobs:
+    """What Ray is given."""
+
+    model: Chosen
+    asked: Asked
+    batch_size: int
+    claims: Claims
+
+    def pieces(self, todo: Sequence[Recording]) -> Iterator[dict[str, Any]]:
+        """The pieces of all recordings as they come.
+
+        A unit whose worker dies is repeated. A recording that every worker dies of would be repeated for ever, so after
+        some times its unit is given up; what is missing in the end is done once more, each recording on its own, and
+        what is missing then gets a piece that says so.
+        """
+        missing = yield from self._pass(todo, reading.GROUP)
+        if missing:
+            missing = yield from self._pass(missing, 1)
+        for recording in missing:
+            yield lost(
+                recording, f"{shown(recording.path)} can't be transcribed: {1 + _RETRIES} workers died of it."
+            )
+
+    def _pass(
+        self, todo: Sequence[Recording], group: int
+    ) -> Generator[dict[str, Any], None, list[Recording]]:
+        """Yields pieces; returns recordings whose last piece did not come."""
+        ended: set[str] = set()
+        rows = iter(self._data(reading.groups(todo, group)).iter_rows())
+        while True:
+            try:
+                piece = json.loads(next(rows)["piece"])
+            except StopIteration:
+                return [recording for recording in todo if recording.path not in ended]
+            except ray.exceptions.RayError as error:
+                lines = [line for line in str(error).splitlines() if line.strip()]
+                reason = lines[-1].rstrip(".") if lines else type(error).__name__
+                raise XdnaError(f"the job ended early: {reason}; run it again to go on") from error
+            if piece["is_last"]:
+                ended.add(piece["recording"]["path"])
+            yield piece
+
+    def _data(self, groups: list[dict[str, str]]) -> ray.data.Dataset:
+        read = functools.partial(reading.read, rate=self.model.rate, window_seconds=self.model.window_seconds)
+        data: ray.data.Dataset = ray.data.from_items(groups, override_num_blocks=len(groups))
+        return data.flat_map(read, num_cpus=READING).map_batches(
+            Worker,
+            fn_constructor_args=(self.model.load(self.claims), self.asked, self.batch_size),
+            batch_size=1,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=self.claims.workers),
+            num_cpus=self.claims.cores,
+            resources=self.claims.resources or None,
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+        )
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -172,7 +207,8 @@ def _cluster(address: str | None, device: str) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.max_errored_blocks = -1  # a unit that is given up does not end the job
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends the job becomes one sentence
     try:
         yield
     finally:

@@ -73,12 +73,10 @@ class Unit:
                 yield part, Window(start, next(samples), self.rate)
 
 
-def groups(found: Sequence[Recording]) -> list[dict[str, str]]:
+def groups(found: Sequence[Recording], size: int = GROUP) -> list[dict[str, str]]:
     """What tasks are made of: rows with some recordings each, as JSON."""
-    return [
-        {"group": json.dumps([asdict(one) for one in found[at : at + GROUP]])}
-        for at in range(0, len(found), GROUP)
-    ]
+    starts = range(0, len(found), size)
+    return [{"group": json.dumps([asdict(one) for one in found[at : at + size]])} for at in starts]
 
 
 def read(row: dict[str, str], rate: int, window_seconds: float) -> Iterator[dict[str, Any]]:

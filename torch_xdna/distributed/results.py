@@ -132,6 +132,8 @@ class Writer:
         if path in self._written:
             return None
         mine = self._pieces.setdefault(path, {})
+        if piece["worker"] is None:  # what came of it before its workers died is not the whole
+            mine.clear()
         mine[piece["number"]] = piece
         if not any(p["is_last"] and p["number"] + 1 == len(mine) for p in mine.values()):
             return None

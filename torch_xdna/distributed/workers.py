@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from torch_xdna.distributed.reading import Part, Unit
+from torch_xdna.distributed.sources import Recording
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.engine import Asked, Engine
 from torch_xdna.speech.heard import Heard
@@ -85,6 +86,12 @@ class Worker:
             "note": part.note,
             "worker": self.name,
         }
+
+
+def lost(recording: Recording, error: str) -> dict[str, Any]:
+    """The only piece of a recording that no worker came back with."""
+    piece = {"recording": asdict(recording), "number": 0, "is_last": True, "segments": [], "seconds": 0.0}
+    return {**piece, "languages": {}, "devices": [], "error": error, "whose": RUN, "note": "", "worker": None}
 
 
 class _Found:
