@@ -26,7 +26,7 @@ import torch
 
 import torch_xdna
 from torch_xdna import speech
-from torch_xdna.audio import read
+from torch_xdna.speech.audio import read
 
 ROOT = documents.ROOT
 CLIP = speech.clips()[0].path
@@ -62,7 +62,7 @@ NOT_RUN = {
 
 TRAINING = "python -m torch_xdna.speech.training"
 CHEAPER = {
-    "make demo": ["make -n demo", "python -m torch_xdna.demo"],
+    "make demo": ["make -n demo", "python -m torch_xdna.speech.demo"],
     'make demo TORCH="torch==2.13.0+cpu --extra-index-url=..."': ["make -n demo TORCH=torch"],
     "make test": ["make -n test"],  # this suite
     "make matrix": ["make -n matrix", "python tests/matrix.py --list"],  # environments of 5 GB

@@ -138,7 +138,7 @@ def run(
     finished: Callable[[Job], None],
 ) -> None:
     """Streams every file's windows through the model; calls `finished` once per job, in their order."""
-    from torch_xdna.audio import AudioError, read_blocks, shown
+    from torch_xdna.speech.audio import AudioError, read_blocks, shown
     from torch_xdna.speech.windows import windows
 
     batch: list[tuple[Job, Window]] = []
@@ -182,7 +182,7 @@ class Writer:
     language: str | None = None
 
     def write(self, job: Job) -> None:
-        from torch_xdna.audio import shown
+        from torch_xdna.speech.audio import shown
         from torch_xdna.speech.subtitles import FORMATS
         from torch_xdna.speech.vocabulary import language_name
 
@@ -240,7 +240,7 @@ class Progress:
 
 
 def _duration(job: Job) -> float:
-    from torch_xdna.audio import AudioError, duration
+    from torch_xdna.speech.audio import AudioError, duration
 
     try:
         return duration(job.path)
