@@ -17,19 +17,24 @@ from torch_xdna.speech.languages import Heard, detect
 from torch_xdna.speech.loading import load_whole
 from torch_xdna.speech.stopwatch import Stopwatch
 from torch_xdna.speech.subtitles import Segment
-from torch_xdna.speech.vocabulary import TASKS, Vocabulary
+from torch_xdna.speech.vocabulary import PREVIOUS, TASKS, Vocabulary
 from torch_xdna.speech.windows import Window, speech_bounds
 
 
 @dataclass
 class Transcriber:
-    """`language`: the code of what is spoken, None to detect it; `task`: transcribe, or translate (to English)."""
+    """`language`: the code of what is spoken, None to detect it; `task`: transcribe, or translate (to English);
+    `prompt`: text taken as said before every window (names, spelling); `temperature`: above 0 words are drawn by
+    chance.
+    """
 
     model: WhisperForConditionalGeneration
     processor: WhisperProcessor
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     language: str | None = None
     task: str = "transcribe"
+    prompt: str = ""
+    temperature: float = 0.0
     vocabulary: Vocabulary = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +53,11 @@ class Transcriber:
     def window_seconds(self) -> float:
         """Length of the model's context: 30 for OpenAI's models, 10 for the shipped one."""
         return float(self.processor.feature_extractor.chunk_length)
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the tokenizer has the token that a prompt begins with."""
+        return PREVIOUS in self.processor.tokenizer.get_vocab()
 
     def choose(self, language: str | None, task: str) -> None:
         """What to write down: `language` by code or name. Raises XdnaError for what the model can't do."""
@@ -118,6 +128,10 @@ class Transcriber:
         asked: dict[str, Any] = {}
         if languages is not None:
             asked = {"language": [f"<|{code}|>" for code in languages], "task": self.task}
+        if self.prompt:
+            asked["prompt_ids"] = self.processor.get_prompt_ids(self.prompt, return_tensors="pt")
+        if self.temperature:
+            asked |= {"do_sample": True, "temperature": self.temperature}
         try:
             return self.model.generate(
                 encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
@@ -140,6 +154,8 @@ class Transcriber:
         pieces: list[tuple[float, float, list[int]]] = []
         begin: float | None = None
         words: list[int] = []
+        if self.vocabulary.start in ids:  # a prompt stands before it
+            ids = ids[ids.index(self.vocabulary.start) :]
         for token in ids:
             if token in special:  # the prompt is among the ids, and is not said
                 continue
