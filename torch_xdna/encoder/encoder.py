@@ -83,6 +83,11 @@ class Encoder:
         clips = [[np.ascontiguousarray(clip.T, np.float32)] for clip in mel]
         return np.stack([out for (out,) in self.prepare(frames // 2)(clips)])
 
+    def summary(self) -> str:
+        """`1 region on npu, context 1500`."""
+        lengths = ", ".join(map(str, self._runs))
+        return f"{len(self._runs)} region{'' if len(self._runs) == 1 else 's'} on {self.door.name}, context {lengths}"
+
     def prepare(self, context: int | None = None) -> Run:
         """The program for a context (None: the model's own), with its weights on the device."""
         context = context or self.context
