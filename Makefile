@@ -18,7 +18,7 @@ SEED ?= default
 .PHONY: demo test matrix lint format bench tables clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m torch_xdna.demo
+	$(BIN)/python -m torch_xdna.speech.demo
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --randomly-seed=$(SEED) --durations 12

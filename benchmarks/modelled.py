@@ -20,8 +20,8 @@ from modelled_ideas import ideas
 
 from lowering.time import Costs, calibrate, estimate_encoder
 from lowering.time.__main__ import render
-from lowering.time.encoder import MODELS, encoder_config, encoder_region
 from lowering.time.estimate import dispatch_seconds
+from lowering.whisper import MODELS, encoder_config, encoder_region
 from torch_xdna.profile import Profile, profile_model
 from torch_xdna.profile.pictures import roofline, scaling, timeline
 from torch_xdna.profile.simulated import simulated_seconds

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from kernels_xdna1.description import bound, compiler_factor
+from kernels_xdna1.cycles import bound, compiler_factor
 from lowering.time import Costs, estimate_encoder, estimate_gemm
-from lowering.time.encoder import MODELS, EncoderConfig
 from lowering.time.estimate import DISPATCH_S
 from lowering.time.gemm import gemm_kernel_cycles
 from lowering.time.overlay_ops import attention, gemm, row_op
+from lowering.whisper import MODELS, EncoderConfig
 
 CLOCK, COLUMNS, ROWS = 1.03, 4, 1500
 BASE = MODELS["base"]

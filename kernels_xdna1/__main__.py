@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernels_xdna1 import build, counting, description, published, silicon, sizes
-from kernels_xdna1.compiler import CompilerError
+from kernels_xdna1 import contract, counting, cycles, description, peano_build, published, silicon, sizes
+from kernels_xdna1.host_compiler import CompilerError
 from lowering.overlay.variants import VARIANTS, Variant
 
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         return run(chosen)
-    except (CompilerError, build.MissingTools, build.TooLarge, ValueError) as error:
+    except (CompilerError, peano_build.MissingTools, peano_build.TooLarge, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
@@ -42,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(chosen: argparse.Namespace) -> int:
     if chosen.command == "build":
-        print(build.build(chosen.folder))
+        print(peano_build.build(chosen.folder))
     elif chosen.command == "count":
         counting.write()
-        print(f"{len(description.variants())} entries in {description.COUNTS_FILE.name}")
+        print(f"{len(cycles.variants())} entries in {cycles.COUNTS_FILE.name}")
     elif chosen.command == "check-silicon":
         results = silicon.check(chosen.folder)
         for result in results:
@@ -74,29 +74,29 @@ def show() -> None:
         ]
         table.add_row(kernel.name, kernel.op, kernel.does, "\n".join(operands))
     console.print(table)
-    for name, layout in description.ORDERS.items():
+    for name, layout in contract.ORDERS.items():
         console.print(f"{name}: {layout}", highlight=False, markup=False)
 
     costs = Table(title="Modelled cycles per call, estimated bytes of program")
     for heading in ("kernel", "busiest slot", "bound", "modelled", "bytes"):
         costs.add_column(heading, justify="left" if heading in ("kernel", "busiest slot") else "right")
     described: dict[str, list[str]] = {}
-    for name, variant in description.variants():
+    for name, variant in cycles.variants():
         described.setdefault(name, []).append(variant)
-    for name, variant in description.variants():
+    for name, variant in cycles.variants():
         costs.add_row(
             f"{name} ({variant})" if variant else name,
-            description.busiest(name, variant),
-            f"{description.bound(name, variant):.0f}",
-            f"{description.cycles(name, variant):.0f}",
+            cycles.busiest(name, variant),
+            f"{cycles.bound(name, variant):.0f}",
+            f"{cycles.cycles(name, variant):.0f}",
             "" if variant in described[name][1:] else f"{sizes.ESTIMATES[name].bytes}",
         )
     console.print(costs)
     console.print(
         f"bytes, estimated: of the traced npu1 kernels that each resembles, off by up to {sizes.FACTOR} x either way. "
         + "; ".join(_core_size(variant) for variant in VARIANTS)
-        + f". A core has {build.PROGRAM_BYTES}: `torch-xdna build-overlay` reads the linked cores and takes the first "
-        "that fits.",
+        + f". A core has {peano_build.PROGRAM_BYTES}: `torch-xdna build-overlay` reads the linked cores and takes the "
+        "first that fits.",
         highlight=False,
     )
     compared = Table(title="Products: bound and measured (by others, on hardware)")
@@ -114,8 +114,8 @@ def show() -> None:
     console.print(compared)
     console.print(
         f"bound: operations in the busiest issue slot, counted by the host build. modelled: bound x "
-        f"{description.compiler_factor():.2f} + {description.EMPTY_CALL:.0f}; the factor is what the stock 64x64x64 "
-        f"product was measured to take ({description.STOCK_GEMM_CYCLES:.0f} cycles) over its bound. The product itself "
+        f"{cycles.compiler_factor():.2f} + {cycles.EMPTY_CALL:.0f}; the factor is what the stock 64x64x64 "
+        f"product was measured to take ({cycles.STOCK_GEMM_CYCLES:.0f} cycles) over its bound. The product itself "
         "has the published fit of the stock kernel.",
         highlight=False,
     )

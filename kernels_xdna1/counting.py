@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from kernels_xdna1.description import COUNTS_FILE
+from kernels_xdna1.cycles import COUNTS_FILE
 from kernels_xdna1.host import SLOTS, Kernels, load
 
 WIDTH = 512

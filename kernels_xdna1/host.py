@@ -1,6 +1,6 @@
 """The kernels as functions of this process: the C++ sources, compiled for the CPU against the host's AIE API.
 
-`load()` compiles once (about ten seconds) and keeps the shared object in the user's cache (see `compiler`). Numpy
+`load()` compiles once (about ten seconds) and keeps the shared object in the user's cache (see `host_compiler`). Numpy
 and the standard library are all that is needed, and a C++20 compiler on first use.
 
 The core's fp32 sums are not IEEE's (`host_api/aie_api/adder.hpp`). Debug builds can follow them (`Kernels.exact`); the
@@ -30,8 +30,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from kernels_xdna1.compiler import CompilerError, compiler, shared_object
 from kernels_xdna1.description import KERNELS, Kernel
+from kernels_xdna1.host_compiler import CompilerError, compiler, shared_object
 
 HERE = Path(__file__).parent
 SLOTS = ("multiply", "load_a", "load_b", "store", "move", "scalar")

@@ -2,20 +2,17 @@
 
     program = lowering.lower(region, columns=4)
 
-Stages, one module each, in the order in which a region passes them (`lowering.pipeline` calls them):
+Stages, one folder each, in the order in which a region passes them (`lowering.pipeline` calls them):
 
-| module | from | to |
+| folder | from | to |
 | --- | --- | --- |
-| `plan` | ops over values (`ops`) | steps over buffers of blocks (`steps`), what fills them (`packing`) |
-| `memory` | lifetimes | a place for every buffer |
-| `gemm`, `attention`, `rows` | a step | header words and streams per column and path (`work`) |
-| `streams` | nested loops over memory | transfers that fit descriptors |
-| `split` | steps | the steps of each dispatch: one, unless it takes too long or smaller ones are asked for |
-| `schedule` | streams of a dispatch's steps | one list of commands: no deadlock, no hazard |
-| `instructions` | commands | words; `decode` goes back, `listing` prints |
+| `steps` | ops over values (`ops`) | steps over `buffers` of blocks, a place for each, what one dispatch does |
+| `streams` | a step | header words, and streams per column and path in transfers that fit descriptors |
+| `commands` | streams of a dispatch's steps | one list of commands without deadlock or hazard, then words; and back |
 
-`blocks` knows the orders inside a block, `limits` every limit of the hardware, `program` is the result.
-`overlay` describes the array that executes it, `time` says how long that takes.
+`program` is the result and `listing` prints it. `host_data` packs what the host gives and takes, `limits` knows every
+limit of the hardware, `whisper` makes the regions of Whisper's encoders. `overlay` describes the array that executes
+programs, `time` says how long that takes.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels_xdna1 import description
+from kernels_xdna1 import contract
 from lowering.errors import LimitError
 
 
@@ -33,7 +33,7 @@ COLUMNS = Limit("columns", 4, "columns", "DRV: npu1 exposes physical columns 1-4
 CORE_ROWS = 4  # rows of cores per column; row 0 of the array is the shim, row 1 the memtile (REG)
 CORE_MEMORY = Limit("core memory", 64 * 1024, "bytes", "REG: 4 banks of 16 KB")
 CORE_PROGRAM = Limit("core program memory", 16 * 1024, "bytes", "REG")
-CORE_STACK = description.STACK_BYTES  # Peano's default of 1024 silently corrupts buffers (MEAS)
+CORE_STACK = contract.STACK_BYTES  # Peano's default of 1024 silently corrupts buffers (MEAS)
 MEMTILE_MEMORY = Limit("memtile memory", 512 * 1024, "bytes", "REG")
 MEMTILE_DESCRIPTORS = Limit("memtile descriptors", 24, "descriptors", "REG: of 48, even channels reach 0-23")
 CORE_CHANNELS = Limit("core DMA channels", 2, "channels per direction", "REG")
@@ -63,6 +63,6 @@ WORD = Limit("word", (1 << 32) - 1, "(unsigned 32-bit value)", "REG")
 
 # The overlay's own choices
 BLOCK = 64  # rows and columns of a block (CONTRACT)
-BLOCK_BYTES = description.BLOCK_BYTES  # bf16 (CONTRACT)
+BLOCK_BYTES = contract.BLOCK_BYTES  # bf16 (CONTRACT)
 NORM_WIDTH = Limit("layer_norm width", 2048, "columns", "CONTRACT: gamma and beta fill one FIFO object each")
 SOFTMAX_WIDTH = Limit("softmax width", 4096, "columns", "CONTRACT: one statistics pass over 64 block columns")

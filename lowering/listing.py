@@ -7,40 +7,19 @@ the controller executes them.
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from lowering.decode import describe, pattern
-from lowering.instructions import Command, Dma, Wait
-from lowering.packing import HeaderFill
+from lowering.commands.commands import Command, Dma, Wait
+from lowering.commands.decode import describe, pattern
+from lowering.host_data.fills import HeaderFill
+from lowering.overlay.header import describe as describe_header
 
 if TYPE_CHECKING:
     from lowering.program import Program
 
 PATH_OF = {("MM2S", 0): "A", ("MM2S", 1): "B", ("S2MM", 0): "C"}
-HEADER_NAMES = {
-    1: ("op", "outer", "inner", "residual", "", "", "valid from", "valid to", "groups"),
-    2: ("op", "outer", "inner", "released", "", "", "", "", "", "keys", "scale high", "scale low"),
-    3: (
-        "op",
-        "outer",
-        "statistics",
-        "outputs",
-        "inputs",
-        "kind",
-        "",
-        "",
-        "",
-        "valid",
-        "eps",
-        "",
-        "width",
-        "1/width",
-    ),
-}
-FLOATS = ("scale high", "scale low", "eps", "1/width")
 
 
 def summary(program: Program) -> str:
@@ -49,29 +28,34 @@ def summary(program: Program) -> str:
     waits, size = sum(isinstance(c, Wait) for c in program.commands), program.instruction_bytes
     dispatches = "1 dispatch" if len(program.dispatches) == 1 else f"{len(program.dispatches)} dispatches"
     lines = [
-        f"program {program.name}: {len(program.ops)} steps on {program.columns} columns, {dispatches}",
+        f"program {program.name}: {len(program.steps)} steps on {program.columns} columns, {dispatches}",
         f"  {size:,} bytes of instructions: {transfers:,} transfers, {waits:,} waits",
         f"  {program.weights_bytes:,} bytes of weights, {program.activations_bytes:,} bytes of activations",
         "",
         f"step  {'kind':<10} {'bytes A':>11} {'bytes B':>11} {'bytes C':>11} {'trips':>6}  name, shape",
     ]
-    for index, op in enumerate(program.ops):
+    for index, op in enumerate(program.steps):
         moved = f"{op.a_bytes:11,} {op.b_bytes:11,} {op.c_bytes:11,}"
         lines.append(f"{index:4d}  {op.kind:<10} {moved} {op.trips:6d}  {op.name}: {op.shape}")
     return "\n".join(lines)
+
+
+def text(program: Program) -> str:
+    """All of a program: `summary`, then `by_step`."""
+    return "\n".join([summary(program), "", *by_step(program)])
 
 
 def by_step(program: Program) -> Iterator[str]:
     """Lines: per step a heading, its header, and per column and path its transfers in order."""
     waited = wait_of(program.commands)
     transfers: dict[tuple[int, int, str], list[int]] = defaultdict(list)
-    for index, (command, step) in enumerate(zip(program.commands, program.steps)):
+    for index, (command, step) in enumerate(zip(program.commands, program.step_of_command)):
         if isinstance(command, Dma):
             transfers[step, command.column, PATH_OF[command.direction, command.channel]].append(index)
     headers = [filler for _, filler in program.weights if isinstance(filler, HeaderFill)]
-    for step, (op, header) in enumerate(zip(program.ops, headers)):
+    for step, (op, filler) in enumerate(zip(program.steps, headers)):
         yield f"step {step}: {op.kind} {op.name}: {op.shape}"
-        yield f"  header {describe_header(header.words)}"
+        yield f"  header {describe_header(filler.words)}"
         for column in range(program.columns):
             for path in "ABC":
                 found = transfers[step, column, path]
@@ -91,10 +75,10 @@ def in_order(program: Program) -> Iterator[str]:
     """Lines: commands as executed, a heading wherever another step's commands begin."""
     current = -1
     seen: set[int] = set()
-    for index, (command, step) in enumerate(zip(program.commands, program.steps)):
+    for index, (command, step) in enumerate(zip(program.commands, program.step_of_command)):
         if step != current:
             again = " (continued)" if step in seen else ""
-            yield f"; step {step} {program.ops[step].kind} {program.ops[step].name}{again}"
+            yield f"; step {step} {program.steps[step].kind} {program.steps[step].name}{again}"
             current = step
             seen.add(step)
         yield f"{index:6d}  {describe(command)}"
@@ -110,15 +94,3 @@ def wait_of(commands: Iterable[Command]) -> dict[int, int]:
         elif isinstance(command, Wait):
             waits[pushed[command.column, command.direction, command.channel].popleft()] = index
     return waits
-
-
-def describe_header(words: Iterable[int]) -> str:
-    """Header words by name: `op 1, outer 48, inner 8`; words without a meaning for the op are left out."""
-    values = tuple(words)
-    shown = []
-    for name, value in zip(HEADER_NAMES[values[0]], values):
-        if name in FLOATS:
-            shown.append(f"{name} {struct.unpack('<f', struct.pack('<I', value))[0]:.6g}")
-        elif name:
-            shown.append(f"{name} {value}")
-    return ", ".join(shown)

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
-from lowering import limits, memory, ops
-from lowering.attention import attention_header, attention_work
+from lowering import limits, ops
+from lowering.buffers import Buffer
+from lowering.commands.encode import encode
+from lowering.commands.schedule import schedule
 from lowering.errors import LimitError
-from lowering.gemm import gemm_header, gemm_work
-from lowering.instructions import encode
+from lowering.host_data.fills import HeaderFill
 from lowering.limits import BLOCK_BYTES
-from lowering.packing import HeaderFill
-from lowering.plan import Plan, plan
-from lowering.program import MemoryPlan, OpFacts, Program
-from lowering.rows import row_header, row_work
-from lowering.schedule import schedule
-from lowering.split import LONGEST_S, SPLITS, cut
-from lowering.steps import AttentionStep, Buffer, GemmStep, RowStep, Step, reads, writes
-from lowering.streams import EVERY_FORM, Forms
-from lowering.work import PATHS, Work
+from lowering.program import Placement, Program, StepFacts
+from lowering.steps import placement
+from lowering.steps.kinds import AttentionStep, GemmStep, RowStep, Step, reads, writes
+from lowering.steps.plan import StepList, plan_steps
+from lowering.steps.split import LONGEST_S, SPLITS, cut
+from lowering.streams.attention import attention_streams
+from lowering.streams.descriptors import EVERY_FORM, Forms
+from lowering.streams.gemm import gemm_streams
+from lowering.streams.rows import row_streams
+from lowering.streams.step_streams import PATHS, StepStreams
 
 COLUMN_CHOICES = (1, 2, 4)
+
+# What each kind of step asks of the array. A new kind of step has a line here.
+_LOWER: dict[type[Step], Callable[[Any, int], StepStreams]] = {
+    GemmStep: gemm_streams,
+    AttentionStep: attention_streams,
+    RowStep: row_streams,
+}
 
 
 def lower(
@@ -39,7 +49,7 @@ def lower(
 
     `iterated` False writes iterated descriptors out as more transfers: the same bits, a longer stream.
     `split` "layer" or "op" makes a dispatch of each layer or step instead of one of all; in any case dispatches are
-    split that are modelled to take longer than `longest_s` (`lowering.split`). The same bits, too.
+    split that are modelled to take longer than `longest_s` (`lowering.steps.split`). The same bits, too.
     `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
@@ -60,21 +70,23 @@ def _lower(
     region: ops.Region, columns: int, forms: tuple[Forms, ...], split: str | None, longest_s: float
 ) -> Program:
     start = time.perf_counter()
-    planned = plan(region)
+    planned = plan_steps(region)
     placed = _place(planned)
-    works = [_limited(_work(step, columns), forms) for step in planned.steps]
+    all_streams = [_limited(_LOWER[type(step)](step, columns), forms) for step in planned.steps]
     names = [step.name for step in planned.steps]
-    parts = cut(planned.steps, works, columns, split=split, longest_s=longest_s)
-    scheduled = [schedule([works[i] for i in part], [names[i] for i in part], columns) for part in parts]
+    parts = cut(planned.steps, all_streams, columns, split=split, longest_s=longest_s)
+    scheduled = [
+        schedule([all_streams[i] for i in part], [names[i] for i in part], columns) for part in parts
+    ]
     commands = [command for part in scheduled for command in part.commands]
-    steps = [part[step] for part, made in zip(parts, scheduled) for step in made.steps]
-    headers = {step.header: HeaderFill(_header(step, columns)) for step in planned.steps}
+    step_of_command = [part[step] for part, made in zip(parts, scheduled) for step in made.steps]
+    headers = {step.header: HeaderFill(streams.header) for step, streams in zip(planned.steps, all_streams)}
     return Program(
         name=region.name,
         columns=columns,
         commands=tuple(commands),
-        steps=tuple(steps),
-        ops=tuple(_facts(planned.steps, works, steps)),
+        step_of_command=tuple(step_of_command),
+        steps=tuple(_facts(planned.steps, all_streams, step_of_command)),
         memory=placed,
         weights=tuple((buffer, filler or headers[buffer]) for buffer, filler in planned.weights),
         inputs=tuple(planned.inputs),
@@ -84,37 +96,19 @@ def _lower(
     )
 
 
-def _work(step: Step, columns: int) -> Work:
-    if isinstance(step, GemmStep):
-        return gemm_work(step, columns)
-    if isinstance(step, AttentionStep):
-        return attention_work(step, columns)
-    assert isinstance(step, RowStep)
-    return row_work(step, columns)
-
-
-def _limited(work: Work, forms: tuple[Forms, ...]) -> Work:
+def _limited(streams: StepStreams, forms: tuple[Forms, ...]) -> StepStreams:
     """Let each path's patterns make only descriptors of the forms given for it."""
-    for (_, path), stream in work.streams.items():
+    for (_, path), stream in streams.by_path.items():
         allowed = forms[PATHS.index(path)]
         if allowed != EVERY_FORM:
             stream[:] = [replace(a, pattern=replace(a.pattern, forms=allowed)) for a in stream]
-    return work
+    return streams
 
 
-def _header(step: Step, columns: int) -> tuple[int, ...]:
-    if isinstance(step, GemmStep):
-        return gemm_header(step, columns)
-    if isinstance(step, AttentionStep):
-        return attention_header(step, columns)
-    assert isinstance(step, RowStep)
-    return row_header(step, columns)
-
-
-def _place(planned: Plan) -> MemoryPlan:
+def _place(planned: StepList) -> Placement:
     """Set every buffer's offset."""
     weights = [buffer for buffer, _ in planned.weights]
-    lifetimes: dict[Buffer, memory.Lifetime] = {}
+    lifetimes: dict[Buffer, placement.Lifetime] = {}
     for fill in planned.inputs:
         lifetimes[fill.target.buffer] = (-1, -1)
     for index, step in enumerate(planned.steps):
@@ -124,14 +118,14 @@ def _place(planned: Plan) -> MemoryPlan:
     for output in planned.outputs:
         # results have a place of their own: the host marks it before a run to notice what was not written
         lifetimes[output.matrix.buffer] = (-1, len(planned.steps))
-    return MemoryPlan(
-        BLOCK_BYTES * memory.place_in_order(weights),
-        BLOCK_BYTES * memory.place_by_liveness(lifetimes),
+    return Placement(
+        BLOCK_BYTES * placement.place_in_order(weights),
+        BLOCK_BYTES * placement.place_by_liveness(lifetimes),
         (*weights, *lifetimes),
     )
 
 
-def _facts(steps: list[Step], works: list[Work], step_of: list[int]) -> list[OpFacts]:
+def _facts(steps: list[Step], all_streams: list[StepStreams], step_of: list[int]) -> list[StepFacts]:
     """`step_of`: per command the step it belongs to."""
     first = [len(step_of)] * len(steps)
     last = [0] * len(steps)
@@ -139,13 +133,13 @@ def _facts(steps: list[Step], works: list[Work], step_of: list[int]) -> list[OpF
         first[step] = min(first[step], index)
         last[step] = index + 1
     facts = []
-    for index, (described, work) in enumerate(zip(steps, works)):
+    for index, (described, streams) in enumerate(zip(steps, all_streams)):
         moved = dict.fromkeys("ABC", 0)
-        for (_, path), stream in work.streams.items():
+        for (_, path), stream in streams.by_path.items():
             moved[path] += sum(4 * access.pattern.words for access in stream)
         commands = (first[index], last[index])
         facts.append(
-            OpFacts(
+            StepFacts(
                 described.name,
                 described.kind,
                 described.shape,
@@ -153,8 +147,8 @@ def _facts(steps: list[Step], works: list[Work], step_of: list[int]) -> list[OpF
                 moved["A"],
                 moved["B"],
                 moved["C"],
-                work.trips,
-                work.calls,
+                streams.trips,
+                streams.calls,
             )
         )
     return facts

@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lowering import listing
-from lowering.instructions import Command
+from lowering.buffers import Buffer
+from lowering.commands.commands import Command
+from lowering.host_data.fills import InputFill, OutputTake, WeightFiller
 from lowering.limits import BLOCK, BLOCK_BYTES
-from lowering.packing import InputFill, OutputTake, WeightFiller
-from lowering.steps import Buffer
 
 Range = tuple[int, int]  # byte offset, byte size
 
 
 @dataclass(frozen=True)
-class OpFacts:
+class StepFacts:
     """One step of a program, for reports and the time model.
 
     `commands`: indices [first, last) in `Program.commands` between which all of its commands lie; the headers
@@ -41,7 +40,7 @@ class OpFacts:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class Placement:
     """Bytes of the two kernel arguments and where each buffer lies."""
 
     weights_bytes: int
@@ -52,7 +51,7 @@ class MemoryPlan:
 @dataclass(frozen=True)
 class Program:
     """What a run executes: the instruction words of each of its `dispatches`, one after another on the same
-    arguments. `commands` are those of all of them; `steps` gives per command the index in `ops` of the step it
+    arguments. `commands` are those of all of them; `step_of_command` gives the index in `steps` of the step it
     belongs to.
 
     Kernel call: (opcode 3, instruction buffer, number of words, weights, activations).
@@ -61,9 +60,9 @@ class Program:
     name: str
     columns: int
     commands: tuple[Command, ...]
-    steps: tuple[int, ...]
-    ops: tuple[OpFacts, ...]
-    memory: MemoryPlan
+    step_of_command: tuple[int, ...]
+    steps: tuple[StepFacts, ...]
+    memory: Placement
     weights: tuple[tuple[Buffer, WeightFiller], ...]
     inputs: tuple[InputFill, ...]
     outputs: tuple[OutputTake, ...]
@@ -122,13 +121,6 @@ class Program:
             for m in [output.matrix]
             for i in range(-(-output.rows // BLOCK))
         ]
-
-    def summary(self) -> str:
-        """Sizes, and one line per step."""
-        return listing.summary(self)
-
-    def __str__(self) -> str:
-        return "\n".join([self.summary(), "", *listing.by_step(self)])
 
 
 def _as_blocks(activations: np.ndarray) -> np.ndarray:

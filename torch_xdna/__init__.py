@@ -15,15 +15,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch_xdna.explaining import capture_regions, explain
+    from torch_xdna.explanation import capture_regions, explain
     from torch_xdna.report import Report, reports
     from torch_xdna.settings import Settings
 
 __all__ = ["Report", "Settings", "capture_regions", "explain", "reports"]
 
 _HOME = {
-    "explain": "torch_xdna.explaining",
-    "capture_regions": "torch_xdna.explaining",
+    "explain": "torch_xdna.explanation",
+    "capture_regions": "torch_xdna.explanation",
     "reports": "torch_xdna.report",
     "Report": "torch_xdna.report",
     "Settings": "torch_xdna.settings",

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
 
 from lowering.overlay.variants import FULL
-from torch_xdna import recovery as recovering
-from torch_xdna import report as reporting
-from torch_xdna import runtime as running
+from torch_xdna import report, report_rows
+from torch_xdna.capture import Origin, origin, to_aten
 from torch_xdna.devices import Device, select
 from torch_xdna.errors import XdnaError
-from torch_xdna.matching import Refusal
-from torch_xdna.place import ASIDE, check_fallback, place, training_rows
-from torch_xdna.recovery import Recovery
-from torch_xdna.report import EAGER, GraphReport, Row
-from torch_xdna.runtime import RegionCall, RegionRefused, assemble
+from torch_xdna.execution import recovery, region_call
+from torch_xdna.execution.graph import CompiledGraph, assemble
+from torch_xdna.execution.region_call import RegionRefused
+from torch_xdna.matching import MatchState, Refusal
+from torch_xdna.partitioning.decision import decide
+from torch_xdna.partitioning.partition import Partition
+from torch_xdna.report import GraphReport, Row
 from torch_xdna.settings import Settings, refuse_mode
-from torch_xdna.trace import Origin, origin, to_aten
 
 
 def xdna(
@@ -53,10 +52,10 @@ def xdna(
 
 def _reset() -> None:
     """Called by torch._dynamo.reset()."""
-    running.forget()
-    reporting.forget()
-    recovering.forget()
-    _WARNED.clear()
+    region_call.forget()
+    report.forget()
+    recovery.forget()
+    report_rows.forget()
 
 
 xdna.reset = _reset  # type: ignore[attr-defined]
@@ -65,19 +64,48 @@ xdna.reset = _reset  # type: ignore[attr-defined]
 def _compile(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Settings, device: Device
 ) -> Callable[..., Any]:
-    of = origin(gm)
+    """The pipeline; each line is a folder or a module of this package."""
+    captured = origin(gm)  # capture: the user's names
 
     def compile_aten(aten: fx.GraphModule) -> Callable[..., Any]:
-        compiled, graph = _assemble(aten, of, device, settings)
-        _tell(graph.rows, settings)
-        return _Compiled(compiled, graph)
+        matched, parts, run = _build(aten, captured, device, settings)
+        rows = report_rows.report_rows(aten.graph, matched, parts)  # report
+        report_rows.tell(rows, settings.fallback)
+        return _Compiled(run.forward, _report(captured, rows, parts, run, device))
 
-    compiled = to_aten(gm, example_inputs, compile_aten)
-    if compiled is not None:
+    if compiled := to_aten(gm, example_inputs, compile_aten):  # capture: Dynamo's graph -> ATen
         return compiled
-    rows = training_rows(gm)
-    _tell(rows, settings)
-    return _Compiled(gm.forward, GraphReport(of.name, of.frame, rows, device=device.name))
+    rows = report_rows.training_rows(gm)
+    report_rows.tell(rows, settings.fallback)
+    return _Compiled(gm.forward, GraphReport(captured.name, captured.frame, rows, device=device.name))
+
+
+def _build(
+    aten: fx.GraphModule, captured: Origin, device: Device, settings: Settings
+) -> tuple[MatchState, Partition, CompiledGraph]:
+    banned: dict[fx.Node, Refusal] = {}
+    variant = getattr(device, "variant", FULL)
+    while True:
+        matched, parts = decide(aten, captured, banned, variant)  # matching, partitioning
+        try:
+            return matched, parts, assemble(aten, parts, device, settings.fallback)  # execution, devices
+        except RegionRefused as refused:
+            # A limit that only lowering knows: the region's ops run eager, with its words.
+            banned.update((n, Refusal(str(refused))) for n in refused.nodes)
+
+
+def _report(
+    captured: Origin, rows: tuple[Row, ...], parts: Partition, run: CompiledGraph, device: Device
+) -> GraphReport:
+    return GraphReport(
+        captured.name,
+        captured.frame,
+        rows,
+        tuple(part.region for part in parts.regions),
+        device.name,
+        run.executables,
+        run.failures,
+    )
 
 
 class _Compiled:
@@ -85,54 +113,10 @@ class _Compiled:
 
     def __init__(self, run: Callable[..., Any], graph: GraphReport) -> None:
         self._run = run
-        self._report = reporting.recorded(graph)
+        self._report = report.recorded(graph)
 
     def __call__(self, *args: Any) -> Any:
         return self._run(*args)
-
-
-def _assemble(
-    aten: fx.GraphModule, of: Origin, device: Device, settings: Settings
-) -> tuple[Callable[..., Any], GraphReport]:
-    recovery = Recovery(settings.fallback)
-    banned: dict[fx.Node, Refusal] = {}
-    variant = getattr(device, "variant", FULL)
-    while True:
-        parts, rows = place(aten, of, banned, variant)
-        try:
-            assembled = assemble(aten, parts, device, recovery)
-            break
-        except RegionRefused as refused:
-            # The device can't take this region (a limit that only lowering knows): its ops run eager, with
-            # its words.
-            banned.update((n, Refusal(str(refused))) for n in refused.nodes)
-    regions = tuple(plan.region for plan in parts.plans)
-    # Its other children are the graphs that a higher-order op calls.
-    executables = tuple(c.prepared.executable for c in assembled.children() if isinstance(c, RegionCall))
-    report = GraphReport(of.name, of.frame, rows, regions, device.name, executables, recovery.failures)
-    return assembled.forward, report
-
-
-def _tell(rows: tuple[Row, ...], settings: Settings) -> None:
-    if settings.fallback == "error":
-        check_fallback(rows)
-    for row in rows:
-        if row.where == EAGER and row.reason != ASIDE:
-            _warn_once(row)
-
-
-def _warn_once(row: Row) -> None:
-    """One warning for each distinct reason."""
-    if row.reason not in _WARNED:
-        _WARNED.add(row.reason)
-        warnings.warn(
-            f"xdna: {row.op} of {row.name}, shape {list(row.shape)}, runs eager on the CPU, "
-            f"because {row.reason}",
-            stacklevel=2,
-        )
-
-
-_WARNED: set[str] = set()
 
 
 def _raising(error: XdnaError) -> Callable[..., Any]:

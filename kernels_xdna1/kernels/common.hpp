@@ -25,7 +25,7 @@ constexpr int a_tile = 32, b_tile = 32, sum_tile = 16;                    // ele
 constexpr int row_tiles = 16, a_columns = 8, sum_columns = 16;            // tiles of a block
 constexpr int a_row = a_columns * a_tile, sum_row = sum_columns * sum_tile;  // elements of a row of tiles
 
-// Words of the header; what they mean is written in description.py.
+// Words of the header; what they mean is written in contract.py.
 namespace word {
 enum { op, outer, inner, extra, per_output, kind, first_row, end_row, groups, valid, scale_hi, scale_lo, width, inverse_width };
 enum { eps = scale_hi };
@@ -64,7 +64,7 @@ inline sum16 mac_pairs(const sum16 &c, const v32 &a, const v32 &b) {
 }
 
 // A constant in every lane, in the core's data memory: a load instead of the broadcast that the move slot would do.
-// `description.CONSTANT_BYTES` reserves the room for all of them.
+// `contract.CONSTANT_BYTES` reserves the room for all of them.
 struct table_word {
     alignas(64) int32_t lane[16] = {};
     constexpr table_word(int32_t x) {

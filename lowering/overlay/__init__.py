@@ -6,7 +6,7 @@ python -m lowering.overlay --program                # the core program
 python -m lowering.overlay --memory [--columns N]   # what fills the tiles' memories
 """
 
+from lowering.overlay.core_program import CORE_PROGRAM, listing
 from lowering.overlay.description import Overlay, memory_use, overlay
-from lowering.overlay.program import CORE_PROGRAM, listing
 
 __all__ = ["CORE_PROGRAM", "Overlay", "listing", "memory_use", "overlay"]

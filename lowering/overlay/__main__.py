@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from lowering.overlay.core_program import listing
 from lowering.overlay.description import COLUMN_CHOICES, Overlay, Tile, memory_use, overlay
 from lowering.overlay.mlir import print_mlir
 from lowering.overlay.picture import draw
-from lowering.overlay.program import listing
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kernels_xdna1 import build as kernel_build
+from kernels_xdna1 import peano_build as kernel_build
 from lowering.overlay import manifest as manifests
 from lowering.overlay import sizes
 from lowering.overlay.description import overlay

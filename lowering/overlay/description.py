@@ -29,11 +29,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from kernels_xdna1.description import CONSTANT_BYTES, HEADER_BYTES
+from kernels_xdna1.contract import CONSTANT_BYTES, HEADER_BYTES
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering import limits
 from lowering.errors import LimitError
-from lowering.overlay.program import ACCUMULATOR, HEADER, Acquire, Loop, walk
+from lowering.overlay.core_program import ACCUMULATOR, HEADER, Acquire, Loop, walk
 from lowering.overlay.variants import FULL, Variant
 
 ROWS = limits.CORE_ROWS

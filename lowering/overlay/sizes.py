@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels_xdna1.description import CONSTANT_BYTES
+from kernels_xdna1.contract import CONSTANT_BYTES
 from lowering import limits
 from lowering.overlay import elf
 

@@ -10,7 +10,7 @@ Design notes:
   right on a Phoenix with it: int8 ones, where later versions are wrong. Each of the two was measured; the two together
   were not, so far as we know.
 - Peano 22.0.0.2026092101 has the faster kernels of mlir-aie's own traces on this chip. It folds immediates (unless told
-  not to, see `kernels_xdna1.build`), so it is `good` and not the choice for a first run.
+  not to, see `kernels_xdna1.peano_build`), so it is `good` and not the choice for a first run.
 - Versions are compared by Peano's nightly number (year, month, day, count), which its version ends in, because the
   major number says little: 20, 21 and 22 all appeared in 2026.
 """

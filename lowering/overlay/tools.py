@@ -16,7 +16,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels_xdna1 import build as kernel_build
+from kernels_xdna1 import peano_build as kernel_build
 from lowering.overlay import toolchain
 from lowering.overlay.toolchain import MLIR_AIE, PEANO, Verdict, judge
 

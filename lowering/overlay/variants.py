@@ -2,7 +2,7 @@
 
 A variant leaves kernels out of the core and cases out of its program; FIFOs, buffers and routes stay, so streams that
 ask for what is there are the same words. Ops are named by what a header may ask for, and by the steps of a program
-(`lowering.program.OpFacts.kind`). Steps that only move or zero blocks are products.
+(`lowering.program.StepFacts.kind`). Steps that only move or zero blocks are products.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from kernels_xdna1.contract import Op
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering.errors import LackingError
-from lowering.overlay.program import ATTENTION, CORE_PROGRAM, Call, Loop, Switch, walk
+from lowering.overlay.core_program import CORE_PROGRAM, Call, Loop, Switch, walk
 
 ATTENTION_OP, NORM_OP = "attention", "layer_norm"
 ROW_OPS = ("softmax", "gelu", "add")  # each of them alone; products and attention have their own
@@ -38,7 +39,7 @@ class Variant:
         if ATTENTION_OP not in self.without:
             return CORE_PROGRAM
         body = tuple(
-            replace(part, cases=tuple(case for case in part.cases if case.value != ATTENTION))
+            replace(part, cases=tuple(case for case in part.cases if case.value != Op.ATTENTION))
             if isinstance(part, Switch)
             else part
             for part in CORE_PROGRAM.body

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lowering.bf16 import from_bf16, to_bf16
-from lowering.instructions import MM2S, S2MM, Dma, Wait, encode, token_id
+from lowering.commands.commands import Dma, Wait, token_id
+from lowering.commands.encode import encode
+from lowering.commands.registers import MM2S, S2MM
+from lowering.host_data.bf16 import from_bf16, to_bf16
 from lowering.overlay import overlay
 from lowering.overlay.description import KERNELS
-from torch_xdna.devices.array import Refusal, RunStats, Simulator
+from torch_xdna.devices.array import HardwareFault, RunStats, Simulator
 
 BLOCK_WORDS = 2048
 BLOCK_BYTES = 8192
@@ -157,7 +159,7 @@ def run(made: Product, simulator: Simulator | None = None, **options: object) ->
 
 def refusal(made: Product, kind: str) -> str:
     """The sentence with which the simulator refuses the program."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HardwareFault) as caught:
         run(made)
     assert caught.value.kind == kind, caught.value
     return str(caught.value)

@@ -9,7 +9,7 @@ from array_regions import SMALL, Prepared, attention, clip, layer_norm, linear, 
 
 from lowering import ops
 from lowering.overlay import overlay
-from lowering.time.encoder import EncoderConfig, encoder_region
+from lowering.whisper import EncoderConfig, encoder_region
 from torch_xdna.devices.array import Simulator
 from torch_xdna.devices.array.device import ArrayDevice
 from torch_xdna.devices.emulator import EmulatorDevice
@@ -117,14 +117,14 @@ def test_two_threads_share_one_array() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     device = ArrayDevice()
-    work = []
+    streams = []
     for region in (linear(rows=70), attention(rows=64, heads=2)):
         executable = device.prepare(region)
         packed = executable.pack({n: torch.from_numpy(p) for n, p in parameters(region).items()})
         inputs = [torch.from_numpy(x)[None] for x in clip(region)]
-        work.append((executable, inputs, packed, executable.run(inputs, packed)))
+        streams.append((executable, inputs, packed, executable.run(inputs, packed)))
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda w: (w[0].run(w[1], w[2]), w[3]), work * 3))
+        results = list(pool.map(lambda w: (w[0].run(w[1], w[2]), w[3]), streams * 3))
     assert all(torch.equal(a, b) for got, expected in results for a, b in zip(got, expected))
 
 

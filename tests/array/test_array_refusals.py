@@ -8,19 +8,10 @@ import numpy as np
 import pytest
 from handmade_product import BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.instructions import (
-    MM2S,
-    S2MM,
-    AddressPatch,
-    BlockWrite,
-    Dma,
-    MaskWrite,
-    Wait,
-    Write32,
-    token_id,
-)
+from lowering.commands.commands import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32, token_id
+from lowering.commands.registers import MM2S, S2MM
 from lowering.overlay import overlay
-from torch_xdna.devices.array import Refusal, Simulator
+from torch_xdna.devices.array import HardwareFault, Simulator
 
 
 def test_fifth_task_on_a_queue() -> None:
@@ -107,7 +98,7 @@ def test_a_token_id_of_an_earlier_run_is_not_relied_on() -> None:
     run(product(), simulator)
     made = product()
     made.commands = made.commands[12:]
-    with pytest.raises(Refusal, match="since this stream has not set it"):
+    with pytest.raises(HardwareFault, match="since this stream has not set it"):
         run(made, simulator)
 
 

@@ -23,21 +23,13 @@ from array_mutants import (
 from array_regions import Prepared, attention, convolution, layer_norm, residual
 
 from kernels_xdna1.host import KernelError, load
-from lowering.decode import DecodeError, records
+from lowering.commands.commands import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
+from lowering.commands.decode import DecodeError, records
+from lowering.commands.registers import CONTROL, DESCRIPTOR_BASE, QUEUE
 from lowering.errors import LimitError
-from lowering.instructions import (
-    CONTROL,
-    DESCRIPTOR_BASE,
-    QUEUE,
-    AddressPatch,
-    BlockWrite,
-    MaskWrite,
-    Wait,
-    Write32,
-)
 from lowering.overlay import overlay
 from lowering.overlay.description import KERNELS, check
-from torch_xdna.devices.array import Refusal, Simulator
+from torch_xdna.devices.array import HardwareFault, Simulator
 from torch_xdna.devices.array.transfer import parse
 
 # Sizes that fill every block: in padding, mistakes would have no effect.
@@ -100,8 +92,8 @@ def verdict(prepared: Prepared, right: list[np.ndarray], mutant: Mutant) -> str:
         if mutant.array is not None:
             check(mutant.array)
         result, _ = prepared.run(Simulator(mutant.array or overlay(4), kernels=kernels), words, weights)
-    except (Refusal, DecodeError, LimitError, KernelError) as refusal:
-        return f"refused: {refusal.kind if isinstance(refusal, Refusal) else type(refusal).__name__}"
+    except (HardwareFault, DecodeError, LimitError, KernelError) as refusal:
+        return f"refused: {refusal.kind if isinstance(refusal, HardwareFault) else type(refusal).__name__}"
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(result, right))
     return "survived" if same else "wrong results"
 

@@ -50,7 +50,7 @@ def test_another_clock_changes_only_what_the_memory_adds() -> None:
 
 
 def test_a_push_onto_an_idle_channel_holds_up_the_next_push(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other records go on meanwhile: 3050 cycles from push to push, 700 after one onto a channel that has work."""
+    """Other records go on meanwhile: 3050 cycles from push to push, 700 after one onto a channel that has streams."""
     pushed: list[tuple[float, str, bool]] = []
     push = Shim.push
 

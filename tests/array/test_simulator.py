@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from handmade_product import BLOCK_BYTES, BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.instructions import MM2S, S2MM, Dma, encode
+from lowering.commands.commands import Dma
+from lowering.commands.encode import encode
+from lowering.commands.registers import MM2S, S2MM
 from lowering.overlay import overlay
 from lowering.time.costs import Costs
-from torch_xdna.devices.array import Refusal, Simulator, execute
+from torch_xdna.devices.array import HardwareFault, Simulator, execute
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
@@ -47,7 +49,7 @@ def test_after_a_refusal_the_array_is_configured_anew() -> None:
     simulator = Simulator(overlay(4), kernels=numpy_kernels())
     bad, good = product(), product()
     bad.commands.pop()
-    with pytest.raises(Refusal):
+    with pytest.raises(HardwareFault):
         run(bad, simulator)
     run(good, simulator)
     np.testing.assert_allclose(good.result(), good.expected, rtol=2**-7, atol=0.05)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import torch_xdna
-from lowering import lower
+from lowering import listing, lower
+from lowering.commands.commands import Dma
 from lowering.errors import LimitError
-from lowering.instructions import Dma
 from lowering.overlay import overlay
 from lowering.program import Program
-from lowering.split import LONGEST_S, SLOWEST_GHZ, layer
+from lowering.steps.split import LONGEST_S, SLOWEST_GHZ, layer
 from lowering.time.costs import Costs
-from lowering.time.encoder import encoder_config, encoder_region
+from lowering.whisper import encoder_config, encoder_region
 from torch_xdna.devices import select
 from torch_xdna.devices.array import Simulator
 from torch_xdna.selftest.cases import Case, encoder
@@ -47,7 +47,7 @@ def test_same_bits(columns: int) -> None:
     whole = lower(TWO_LAYERS.region, columns=columns)
     expected = on_the_array(whole, TWO_LAYERS)
     assert len(whole.dispatches) == 1
-    for split, count in (("layer", 3), ("op", len(whole.ops))):
+    for split, count in (("layer", 3), ("op", len(whole.steps))):
         program = lower(TWO_LAYERS.region, columns=columns, split=split)
         assert len(program.dispatches) == count and tokens(program) == tokens(whole)
         longest = max(words.size for words in program.dispatches)
@@ -95,7 +95,7 @@ def test_the_largest_encoder_is_split_by_itself() -> None:
     assert len(program.dispatches) == 2
     with pytest.raises(ValueError):
         program.words  # noqa: B018
-    assert LONGEST_S == 2.0 and "2 dispatches" in program.summary()
+    assert LONGEST_S == 2.0 and "2 dispatches" in listing.summary(program)
 
 
 def test_an_op_that_takes_too_long_is_refused() -> None:
@@ -123,7 +123,7 @@ def test_the_option() -> None:
             compiled = torch.compile(model, backend="xdna", options={"device": "array", "split": split})
             outputs.append(compiled(x))
         (report,) = torch_xdna.reports()
-        assert report.dispatches_per_call == report.per_call()["submissions"] == (2 if split else 1)
+        assert report.dispatches_per_call == report.per_call()["dispatches"] == (2 if split else 1)
         assert report.dispatches == 2 * report.dispatches_per_call, "two clips"
         assert ("2 dispatches per call" in str(report)) == bool(split)
     assert torch.equal(*outputs)

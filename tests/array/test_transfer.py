@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowering.decode import records
-from lowering.instructions import MM2S, BlockWrite, Dma, encode
-from torch_xdna.devices.array.errors import Refusal
-from torch_xdna.devices.array.memory import PENDING, SETTLED, Argument, Cursor, overlap
+from lowering.commands.commands import BlockWrite, Dma
+from lowering.commands.decode import records
+from lowering.commands.encode import encode
+from lowering.commands.registers import MM2S
+from torch_xdna.devices.array.arguments import PENDING, SETTLED, Argument, Cursor, overlap
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.transfer import Transfer, parse
 
 WORDS = 1 << 14
@@ -111,11 +113,11 @@ def test_state_of_memory() -> None:
     inside, across, outside = (Transfer((b,), (1, 1, 10), (1, 1, 1), 10) for b in (5, 15, 30))
     argument.check_settled(inside, "x", str)
     for bad in (across, outside):
-        with pytest.raises(Refusal, match="that nothing has written"):
+        with pytest.raises(HardwareFault, match="that nothing has written"):
             argument.check_settled(bad, "x", str)
     argument.begin_write(outside, raced=False)
     assert (argument.state[30:40] == PENDING).all()
-    with pytest.raises(Refusal, match="nobody waited for task y"):
+    with pytest.raises(HardwareFault, match="nobody waited for task y"):
         argument.check_settled(outside, "x", lambda: "task y")
     argument.end_write(outside)
     assert argument.settled(120, 40) and not argument.settled(116, 44)
@@ -123,7 +125,7 @@ def test_state_of_memory() -> None:
     argument.begin_write(outside, raced=False)
     argument.begin_write(outside, raced=True)
     argument.end_write(outside)
-    with pytest.raises(Refusal, match="in no certain order"):
+    with pytest.raises(HardwareFault, match="in no certain order"):
         argument.check_settled(outside, "x", str)
     assert (argument.state[:20] == SETTLED).all()
     with pytest.raises(ValueError, match="not within"):
@@ -132,5 +134,5 @@ def test_state_of_memory() -> None:
 
 def test_out_of_range() -> None:
     argument = Argument(0, np.zeros(400, dtype=np.uint8), None)
-    with pytest.raises(Refusal, match=r"touches bytes 380 to 420 of argument 0, which has 400"):
+    with pytest.raises(HardwareFault, match=r"touches bytes 380 to 420 of argument 0, which has 400"):
         argument.check_inside(Transfer((95,), (1, 1, 10), (1, 1, 1), 10), "x")

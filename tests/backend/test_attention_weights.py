@@ -81,7 +81,8 @@ def test_the_encoder_asked_for_attentions() -> None:
 def test_word_timestamps_of_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
 
-    from torch_xdna import audio, speech
+    from torch_xdna import speech
+    from torch_xdna.speech import audio
 
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # the pipeline sets it
     model: Any = WhisperForConditionalGeneration.from_pretrained(speech.CHECKPOINT, dtype=torch.float32)

@@ -13,7 +13,7 @@ from torch import nn
 
 import torch_xdna
 from torch_xdna.devices.emulator import EmulatorExecutable
-from torch_xdna.weights import WeightStore
+from torch_xdna.execution.weight_store import WeightStore
 
 
 class Model(nn.Sequential):
@@ -263,7 +263,7 @@ def no_garbage():
 
 
 def stores() -> list[WeightStore]:
-    from torch_xdna.runtime import _PREPARED
+    from torch_xdna.execution.region_call import _PREPARED
 
     return [prepared.weights for prepared in _PREPARED.values()]
 

@@ -9,7 +9,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lowering.time.encoder import MODELS
+from lowering.whisper import MODELS
 from torch_xdna.cli.explain import encoder_config, explain_encoder
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from lowering.time.encoder import encoder_region
+from lowering.whisper import encoder_region
 from torch_xdna import speech
 from torch_xdna.encoder import Encoder, ct2
 from torch_xdna.encoder.weights import Ct2Weights

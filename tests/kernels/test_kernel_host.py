@@ -14,8 +14,17 @@ import pytest
 from core_driver import Core, a_order, b_order
 from every_op import run as run_every_op
 
-from kernels_xdna1 import coefficients, compiler, counting, description, host, published
-from lowering import native
+from kernels_xdna1 import (
+    coefficients,
+    contract,
+    counting,
+    cycles,
+    description,
+    host,
+    host_compiler,
+    published,
+)
+from lowering.host_data import native
 from torch_xdna.devices.npu import flush
 
 HERE = Path(__file__).parent
@@ -55,18 +64,18 @@ def test_broken_cache_entries_are_rebuilt(tiny_unit, damage):
 def test_missing_compiler_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    compiler.compiler.cache_clear()
+    host_compiler.compiler.cache_clear()
     try:
-        with pytest.raises(compiler.CompilerError, match=r"install g\+\+") as caught:
-            compiler.compiler()
+        with pytest.raises(host_compiler.CompilerError, match=r"install g\+\+") as caught:
+            host_compiler.compiler()
     finally:
-        compiler.compiler.cache_clear()
+        host_compiler.compiler.cache_clear()
     assert "\n" not in str(caught.value)
 
 
 def test_compile_error_names_the_compiler_and_the_cause(tiny_unit, monkeypatch):
     monkeypatch.setattr(host, "unit", lambda: "int broken = ;\n")
-    with pytest.raises(compiler.CompilerError, match="expected"):
+    with pytest.raises(host_compiler.CompilerError, match="expected"):
         host.build(["-shared", "-fPIC"])
     assert not list(tiny_unit.glob("*.so"))
 
@@ -76,8 +85,8 @@ def test_numpy_is_enough():
     code = (
         "import sys\n"
         "for m in ('torch', 'transformers', 'ml_dtypes', 'rich', 'scipy'): sys.modules[m] = None\n"
-        "from kernels_xdna1 import host, description\n"
-        "host.load(); print(description.cycles('attn_k') > 0)"
+        "from kernels_xdna1 import host, cycles\n"
+        "host.load(); print(cycles.cycles('attn_k') > 0)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.strip() == "True", run.stderr
@@ -112,7 +121,7 @@ def built_libraries():
         yield host.load(**options).library._name
     for module in (native, flush):
         source = Path(module.__file__).with_suffix(".cc")
-        yield str(compiler.shared_object(source.stem, source.read_text(), module.FLAGS))
+        yield str(host_compiler.shared_object(source.stem, source.read_text(), module.FLAGS))
 
 
 def test_no_built_library_has_symbols_that_are_shared_by_all_of_a_process():
@@ -134,7 +143,7 @@ def test_a_table_of_an_inline_function_is_the_builds_own(tmp_path, monkeypatch):
             f"inline int counter = {value};\n"
             'extern "C" int answer(int i) { return table()[i & 1] + 10 * counter; }\n'
         )
-        path = compiler.shared_object("unique", source, ["-shared", "-fPIC", "-std=c++17"])
+        path = host_compiler.shared_object("unique", source, ["-shared", "-fPIC", "-std=c++17"])
         answers.append(ctypes.CDLL(str(path)).answer)
     assert [answer(0) for answer in answers] == [11, 22]
 
@@ -210,7 +219,7 @@ def test_sanitizers_find_nothing():
 
 
 def test_sanitized_build_says_how_to_start():
-    with pytest.raises(compiler.CompilerError, match="LD_PRELOAD"):
+    with pytest.raises(host_compiler.CompilerError, match="LD_PRELOAD"):
         host.load(sanitize=True)
 
 
@@ -226,13 +235,13 @@ def _numbers(text):
 
 
 def test_counts_are_fresh():
-    assert description.COUNTS_FILE.read_text() == counting.as_text(counting.count())
+    assert cycles.COUNTS_FILE.read_text() == counting.as_text(counting.count())
 
 
 def test_product_count_is_arithmetic():
     """2048 products of 4x8x4 in 64x64x64; A and B blocks are read four times, the sums once and written once."""
-    assert description.bound("gemm_step") == 64**3 / 128
-    assert description.busiest("gemm_step") == "multiply"
+    assert cycles.bound("gemm_step") == 64**3 / 128
+    assert cycles.busiest("gemm_step") == "multiply"
 
 
 def test_published_products_are_the_calibration_rows():
@@ -244,14 +253,14 @@ def test_published_products_are_the_calibration_rows():
         assert (*shape, row["dtype_in"]) == (product.m, product.k, product.n, product.type)
         assert float(row["value"]) == product.cycles
         assert product.factor > 1
-    assert published.STOCK_64.bound == description.bound("gemm_step")
+    assert published.STOCK_64.bound == cycles.bound("gemm_step")
 
 
 def test_every_kernel_has_cycles():
-    assert {name for name, _ in description.variants()} == set(description.BY_NAME)
-    assert all(description.cycles(*v) >= description.EMPTY_CALL for v in description.variants())
+    assert {name for name, _ in cycles.variants()} == set(description.BY_NAME)
+    assert all(cycles.cycles(*v) >= cycles.EMPTY_CALL for v in cycles.variants())
     with pytest.raises(KeyError):
-        description.cycles("gemm_step_fast")
+        cycles.cycles("gemm_step_fast")
 
 
 def test_description_matches_the_sources():
@@ -265,10 +274,10 @@ def test_description_matches_the_sources():
 
 def test_static_buffers_fit_the_core():
     """A 2, B 2 and C 1 objects, sums, header, stack, constants in 64 KB; attention's state fits one object."""
-    fifos = 5 * description.BLOCK_BYTES
-    total = fifos + description.SUMS_BYTES + description.HEADER_BYTES + description.STACK_BYTES
-    assert total + description.CONSTANT_BYTES <= 64 * 1024 and description.STACK_BYTES >= 2048
-    assert description.BLOCK_BYTES >= 4 * 16 * 64 + 2 * 16 * 16 * 4
+    fifos = 5 * contract.BLOCK_BYTES
+    total = fifos + contract.SUMS_BYTES + contract.HEADER_BYTES + contract.STACK_BYTES
+    assert total + contract.CONSTANT_BYTES <= 64 * 1024 and contract.STACK_BYTES >= 2048
+    assert contract.BLOCK_BYTES >= 4 * 16 * 64 + 2 * 16 * 16 * 4
 
 
 def test_constants_fit_what_is_kept_for_them():
@@ -282,7 +291,7 @@ def test_constants_fit_what_is_kept_for_them():
     others = len(re.findall(r"static (?:constexpr|const) ", sources)) - arrays
     assert words == 26 and arrays == 3
     assert others == 2  # numbers and functions of the compiler, not of the memory
-    assert 64 * (words + arrays) <= description.CONSTANT_BYTES
+    assert 64 * (words + arrays) <= contract.CONSTANT_BYTES
 
 
 def test_b_order_is_what_products_take(checked_kernels):

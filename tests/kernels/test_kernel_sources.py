@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kernels_xdna1 import build, sizes
+from kernels_xdna1 import peano_build, sizes
 from kernels_xdna1.__main__ import main
 from kernels_xdna1.description import BY_NAME
 from lowering.overlay.variants import FULL, VARIANTS
 
-SOURCES = sorted((Path(build.__file__).parent / "kernels").iterdir())
+SOURCES = sorted((Path(peano_build.__file__).parent / "kernels").iterdir())
 _NARROW = r"(?:bfloat16|u?int8_t|u?int16_t|short|char|__bf16|_Float16)"
 
 
@@ -59,7 +59,7 @@ def test_every_kernel_has_an_estimate_of_its_size() -> None:
     assert totals == sorted(totals, reverse=True)
     # The estimate of the whole overlay can't tell whether it fits: that is why there is a ladder.
     whole = sizes.core_bytes(FULL.kernels)
-    assert whole / sizes.FACTOR < build.PROGRAM_BYTES < whole * sizes.FACTOR
+    assert whole / sizes.FACTOR < peano_build.PROGRAM_BYTES < whole * sizes.FACTOR
 
 
 def test_the_table_shows_estimated_bytes_and_their_error(capsys: pytest.CaptureFixture[str]) -> None:

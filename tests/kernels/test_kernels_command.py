@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from kernels_xdna1 import build, description
+from kernels_xdna1 import contract, description, peano_build
 from kernels_xdna1.__main__ import main
 
 
@@ -56,7 +56,7 @@ def toolchain(monkeypatch, tmp_path):
 def test_build_compiles_every_kernel_into_one_object(toolchain, tmp_path, capsys):
     binaries, _ = toolchain
     assert main(["build", str(tmp_path / "out")]) == 0
-    result = tmp_path / "out" / build.OBJECT
+    result = tmp_path / "out" / peano_build.OBJECT
     assert capsys.readouterr().out.strip() == str(result)
     included = [line.split('"')[1] for line in result.read_text().splitlines()]
     assert included == [f"{kernel.name}.cc" for kernel in description.KERNELS]
@@ -68,8 +68,8 @@ def test_build_refuses_what_does_not_fit(toolchain, tmp_path, capsys):
     toolchain[1](12 * 1024)
     assert main(["build", str(tmp_path / "out")]) == 2
     assert "take 12388 bytes of program memory and a core has 12288 for them" in capsys.readouterr().err
-    assert not (tmp_path / "out" / build.OBJECT).exists()
-    toolchain[1](1000, description.CONSTANT_BYTES + 1)
+    assert not (tmp_path / "out" / peano_build.OBJECT).exists()
+    toolchain[1](1000, contract.CONSTANT_BYTES + 1)
     assert main(["build", str(tmp_path / "out")]) == 2
     assert "constants take 2049 bytes of data memory and 2048 are kept" in capsys.readouterr().err
 
@@ -85,4 +85,4 @@ def test_build_passes_on_a_compiler_failure(toolchain, tmp_path, capsys):
     assert main(["build", str(tmp_path / "out")]) == 2
     assert "clang++ failed with exit status 7" in capsys.readouterr().err
     with pytest.raises(subprocess.CalledProcessError):
-        build.build(tmp_path)
+        peano_build.build(tmp_path)

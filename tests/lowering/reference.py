@@ -1,6 +1,6 @@
 """A small reference machine for programs: executes the symbolic transfers with fp32 numpy cores, untimed.
 
-The cores follow `lowering.overlay.program`. Data are moved as late as possible and results written as early
+The cores follow `lowering.overlay.core_program`. Data are moved as late as possible and results written as early
 as possible; a transfer may read only what a waited transfer (or the host) has written, and write only what no
 outstanding transfer still has to read. Waiting for a task that can't complete is a deadlock.
 """
@@ -10,10 +10,10 @@ from collections import deque
 
 import numpy as np
 
-from lowering import blocks
-from lowering.bf16 import from_bf16, round_bf16, to_bf16
-from lowering.instructions import Dma, MaskWrite, Wait
-from lowering.overlay.program import CORE_PROGRAM, Acquire, Call, Loop, Release, Switch, Word
+from lowering.commands.commands import Dma, MaskWrite, Wait
+from lowering.host_data import blocks
+from lowering.host_data.bf16 import from_bf16, round_bf16, to_bf16
+from lowering.overlay.core_program import CORE_PROGRAM, Acquire, Call, Loop, Release, Switch, Word
 
 GRANULE = 512  # words: transfers are tracked in pieces of 2 KB
 PIECE = 2 * GRANULE  # bf16

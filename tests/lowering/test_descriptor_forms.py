@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lowering import lower
-from lowering.instructions import Dma
+from lowering.commands.commands import Dma
 from lowering.program import Program
-from lowering.streams import Forms, Pattern, fit
+from lowering.streams.descriptors import Forms, Pattern, fit
 from torch_xdna.selftest.cases import Case, all_cases
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lowering import limits
-from lowering.bf16 import from_bf16, to_bf16
-from lowering.blocks import slot_matrix, unpack_a
-from lowering.frames import frames
-from lowering.streams import fit
+from lowering.host_data.bf16 import from_bf16, to_bf16
+from lowering.host_data.blocks import slot_matrix, unpack_a
+from lowering.host_data.conv_input import conv_input
+from lowering.streams.descriptors import fit
 
 PLANES = ((-1, 0, 1), 2)  # centers, phases: a stride-1 convolution before one of stride 2
 ALONE = ((0,), 1)
@@ -49,7 +49,7 @@ def test_windows_times_slots_are_the_convolution(channels, centers, phases, coun
     x = from_bf16(to_bf16(rng.standard_normal((count, channels))))
     weight = rng.standard_normal((5, channels, 3)).astype(np.float32)
     rows = -(-count // phases)
-    given = frames(channels, centers, phases, -(-rows // 256) * 4, "x")
+    given = conv_input(channels, centers, phases, -(-rows // 256) * 4, "x")
     memory = np.full((given.buffer.blocks, 4096), 0x7FFF, np.uint16)  # NaN where nothing is written
     given.write(memory, x)
     matrix = gathered(given, memory)
@@ -62,7 +62,7 @@ def test_windows_times_slots_are_the_convolution(channels, centers, phases, coun
 
 
 def test_whisper_needs_no_more_blocks_than_an_im2col():
-    given = frames(80, *PLANES, 24, "mel")
+    given = conv_input(80, *PLANES, 24, "mel")
     assert [given.window(center)[0] for center in (-1, 0, 1)] == [0, 1, 3]
     assert all(len(given.window(center)[1]) == 4 * 8 for center in (-1, 0, 1)), "240 columns are 4 blocks"
     assert len(given.columns) == 7
@@ -72,7 +72,7 @@ def test_whisper_needs_no_more_blocks_than_an_im2col():
 
 def test_every_weight_is_used_once():
     for centers, phases in (PLANES, ALONE, STRIDE):
-        given = frames(80, centers, phases, 4, "mel")
+        given = conv_input(80, centers, phases, 4, "mel")
         for center in centers:
             used = [slot for slot in given.window(center)[1] if slot is not None]
             assert sorted(used) == [(tap, group) for tap in range(3) for group in range(10)]

@@ -11,19 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowering.check_words import first_difference, from_json, main
-from lowering.decode import DecodeError, decode, device_columns, listing, records
+from lowering.commands.check import first_difference, from_json, main
+from lowering.commands.commands import Dma, MaskWrite, Wait, Write32, token_id, with_token_ids
+from lowering.commands.decode import DecodeError, decode, device_columns, listing, records
+from lowering.commands.encode import encode
+from lowering.commands.registers import RECORD_WORDS
 from lowering.errors import LimitError
-from lowering.instructions import (
-    RECORD_WORDS,
-    Dma,
-    MaskWrite,
-    Wait,
-    Write32,
-    encode,
-    token_id,
-    with_token_ids,
-)
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "npu_instructions.json").read_text())
@@ -50,7 +43,7 @@ def test_check_prints_counts_and_first_difference(tmp_path):
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(broken))
     run = subprocess.run(
-        [sys.executable, "-m", "lowering.instructions", "check", str(file)], capture_output=True, text=True
+        [sys.executable, "-m", "lowering.commands", "check", str(file)], capture_output=True, text=True
     )
     assert run.returncode == 1
     assert run.stdout.splitlines()[0] == "2 of 3 cases match word for word"
@@ -127,7 +120,7 @@ def test_check_says_how_programs_were_compared_and_what_words_cannot_be_read(tmp
     file = tmp_path / "programs.json"
     file.write_text(json.dumps(broken))
     run = subprocess.run(
-        [sys.executable, "-m", "lowering.instructions", "check", str(file)], capture_output=True, text=True
+        [sys.executable, "-m", "lowering.commands", "check", str(file)], capture_output=True, text=True
     )
     first, second = run.stdout.splitlines()
     assert first == "2 of 3 cases match word for word, 3 of them compared up to repeated token ids"

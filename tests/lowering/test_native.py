@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kernels_xdna1 import compiler
-from lowering import bf16, blocks, native
-from lowering.frames import frames
+from kernels_xdna1 import host_compiler
+from lowering.host_data import bf16, blocks, native
+from lowering.host_data.conv_input import conv_input
 
 
 @pytest.fixture
@@ -74,10 +74,10 @@ def test_there_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("why", ["no compiler", "no folder"])
 def test_numpy_where_nothing_compiles(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     def missing() -> tuple[str, str]:
-        raise compiler.CompilerError("no C++20 compiler is here")
+        raise host_compiler.CompilerError("no C++20 compiler is here")
 
     if why == "no compiler":
-        monkeypatch.setattr(compiler, "compiler", missing)
+        monkeypatch.setattr(host_compiler, "compiler", missing)
     else:
         monkeypatch.setenv("TORCH_XDNA_CACHE", "/dev/null/cache")
     native.functions.cache_clear()
@@ -108,7 +108,7 @@ def test_frames(
     elif layout == "every second":
         matrix = np.repeat(matrix, 2, axis=1)[::-1, ::2]
     row_blocks = blocks.padded_blocks(-(-count // phases))
-    made = frames(channels, centers, phases, row_blocks, "mel")
+    made = conv_input(channels, centers, phases, row_blocks, "mel")
     found, wanted = (np.full(made.buffer.blocks * 4096, 7, np.uint16) for _ in range(2))
     made.write(found, matrix)
     in_numpy(monkeypatch, made.write, wanted, matrix)

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from expected import Builder, cosine, evaluate, random_inputs, random_params, whisper
+from expected import Builder, cosine, random_inputs, random_params, whisper
 from reference import run
 
 import lowering
 from lowering import ops
-from lowering.instructions import CONTROL, Dma, MaskWrite, Wait
+from lowering.commands.commands import Dma, MaskWrite, Wait
+from lowering.commands.registers import CONTROL
+from lowering.evaluate import evaluate
 
 
 def row_ops():
@@ -133,12 +135,12 @@ def test_scheduling_rules_hold_in_every_command_of_an_encoder():
 
 def test_next_steps_headers_are_pushed_before_the_step_before_has_ended():
     program = lowering.lower(whisper(4, 384, 6, 1500))
-    early = sum(a.commands[1] > b.commands[0] for a, b in zip(program.ops, program.ops[1:]))
-    assert early == len(program.ops) - 1
+    early = sum(a.commands[1] > b.commands[0] for a, b in zip(program.steps, program.steps[1:]))
+    assert early == len(program.steps) - 1
 
 
 def test_q_k_v_projections_are_one_product():
-    names = [op.name for op in lowering.lower(whisper(1, 128, 2, 50)).ops]
+    names = [op.name for op in lowering.lower(whisper(1, 128, 2, 50)).steps]
     assert "layers.0.self_attn.q_proj+k_proj+v_proj" in names
     assert len(names) == 13
 

@@ -8,10 +8,10 @@ import pytest
 from expected import Builder, random_params
 
 import lowering
-from lowering import ops, pipeline
+from lowering import listing, ops, pipeline
+from lowering.commands.commands import Dma, Wait
 from lowering.errors import LimitError, LoweringError
-from lowering.instructions import Dma, Wait
-from lowering.time.encoder import MODELS, encoder_region
+from lowering.whisper import MODELS, encoder_region
 
 
 @pytest.mark.parametrize("context", [50, 1500])
@@ -19,7 +19,7 @@ from lowering.time.encoder import MODELS, encoder_region
 def test_every_size_lowers_and_encodes(size, context):
     program = lowering.lower(encoder_region(MODELS[size], context))
     assert len(program.words) * 4 < 64 << 20
-    assert len(program.commands) == len(program.steps)
+    assert len(program.commands) == len(program.step_of_command)
 
 
 def test_base_meets_its_budgets():
@@ -45,7 +45,7 @@ def test_large_linears_move_every_block_they_need(rows, k, n, columns):
     b = Builder()
     program = lowering.lower(b.region(b.linear(b.input(rows, k), n, "fc")), columns=columns)
     k_blocks, groups, panels = -(-k // 64), -(-rows // 256), 4 * -(-n // 256)
-    op = program.ops[0]
+    op = program.steps[0]
     assert op.b_bytes == groups * panels * (k_blocks + 1) * 8192
     assert op.c_bytes == groups * panels * 4 * 8192
     assert op.a_bytes == (groups * 4 * k_blocks * panels // columns + 4) * 8192
@@ -71,7 +71,7 @@ def test_limits_are_named():
 def test_softmax_takes_4096_columns():
     b = Builder()
     program = lowering.lower(b.region(b.op(ops.Softmax, "softmax", b.input(300, 4096))))
-    assert program.ops[0].kernel_calls["row_stats"] == 2 * 64
+    assert program.steps[0].kernel_calls["row_stats"] == 2 * 64
 
 
 def test_refusals_name_op_shape_and_remedy():
@@ -94,7 +94,7 @@ def test_same_region_gives_the_same_words():
 
 def test_listing_shows_every_transfer_once_with_its_wait():
     program = lowering.lower(encoder_region(MODELS["tiny"], 100))
-    text = str(program)
+    text = listing.text(program)
     pairs = re.findall(r"push +(\d+) wait +(\d+)", text)
     transfers = [i for i, c in enumerate(program.commands) if isinstance(c, Dma)]
     assert sorted(int(push) for push, _ in pairs) == transfers
@@ -102,4 +102,4 @@ def test_listing_shows_every_transfer_once_with_its_wait():
         i for i, c in enumerate(program.commands) if isinstance(c, Wait)
     ]
     assert "step 6: gemm layers.0.self_attn.q_proj+k_proj+v_proj: 100 x 384 -> 384 + 384 + 384" in text
-    assert "header op 1, outer 6, inner 6, residual 0" in text
+    assert "header op gemm, outer 6, inner 6, extra 0" in text

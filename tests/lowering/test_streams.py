@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowering import limits
-from lowering.instructions import Dma, encode
-from lowering.streams import Pattern, fit
+from lowering.commands.commands import Dma
+from lowering.commands.encode import encode
+from lowering.streams.descriptors import Pattern, fit
 
 
 def walk(base, sizes, strides):

@@ -20,7 +20,7 @@ from sandbox.host import FINGERPRINT, Sandbox
 from scripted_xrt import ScriptedXrt
 
 from torch_xdna import devices
-from torch_xdna.devices.npu import binding, lifetime, overlay, process
+from torch_xdna.devices.npu import binding, chip, lifetime, overlay
 
 _reason: list[str] = []
 
@@ -62,8 +62,8 @@ def _forget() -> None:
     binding.load.cache_clear()
     devices._make.cache_clear()
     devices._warn_once.cache_clear()
-    process._at_exit()
-    process._runtimes.clear()
+    chip._at_exit()
+    chip._runtimes.clear()
     lifetime._going.clear()  # runs that hang for ever, of a pyxrt whose process is gone
     torch._dynamo.reset()
 
@@ -87,8 +87,8 @@ def borrowed(
     request.getfixturevalue("fresh")
     monkeypatch.setitem(sys.modules, "pyxrt", module.module if INSIDE else module)
     monkeypatch.setenv("TORCH_XDNA_OVERLAY", overlay_file)
-    monkeypatch.setitem(process.runtime.__kwdefaults__, "patience", 0.2)
-    monkeypatch.setitem(process.runtime.__kwdefaults__, "run_timeout", 5.0)
+    monkeypatch.setitem(chip.runtime.__kwdefaults__, "patience", 0.2)
+    monkeypatch.setitem(chip.runtime.__kwdefaults__, "run_timeout", 5.0)
     yield module
     _forget()
     if not INSIDE:

@@ -122,7 +122,7 @@ def split_program(xclbin: str, failing: int, times: int) -> dict:
     session = Session(xclbin, plays=play)
     toy = Toy(2, parts=3)
     toy.dispatches = tuple(np.array([MARKER, part, MARKER], np.uint32) for part in range(3))
-    loaded = session.npu.load(toy)
+    loaded = npu.load(session.npu, toy)
     found = outcome(lambda: float(loaded.run([toy.clip(3.0)], session.weights)[0][0][0, 0]))
     return {"found": found, "order": order, "dispatches": loaded.stats.dispatches}
 
@@ -140,14 +140,14 @@ def damaged_weights(xclbin: str) -> Any:
 def heap_full(xclbin: str) -> dict:
     """More programs than the instruction heap holds, used in turns; then one that never fits."""
     session = Session(xclbin)
-    toys = [session.npu.load(Toy(1, words=250_000)) for _ in range(6)]  # 1 MB each
+    toys = [npu.load(session.npu, Toy(1, words=250_000)) for _ in range(6)]  # 1 MB each
     weights = session.program.upload(session.toy.pack_weights(1.0))
     found = []
     for _ in range(2):
         for loaded in toys:
             ((output,),) = loaded.run([loaded.program.clip(2.0)], weights)
             found.append(float(output[0, 0]))
-    large = session.npu.load(Toy(1, words=2_000_000))
+    large = npu.load(session.npu, Toy(1, words=2_000_000))
     return {
         "found": found,
         "large": outcome(lambda: large.run([large.program.clip(2.0)], weights)),
@@ -281,7 +281,7 @@ def ended_late(xclbin: str) -> dict:
     during = lifetime.kept()
     inside.set_knob("WATCHDOG_MS", 20)
     time.sleep(0.3)
-    session.program = session.npu.load(session.toy)
+    session.program = npu.load(session.npu, session.toy)
     return {"during": during, "value": session.run(), "after": lifetime.kept()}
 
 
@@ -318,7 +318,7 @@ def copies(xclbin: str) -> dict:
 def shares_one_context(xclbin: str) -> dict:
     """Several models (weights) and shapes (programs) in one process."""
     session = Session(xclbin)
-    other = session.npu.load(Toy(3))
+    other = npu.load(session.npu, Toy(3))
     fives = other.upload(other.program.pack_weights(5.0))
     twice = npu.runtime(xclbin)
     found = []

@@ -35,9 +35,8 @@ def captured(
     """Run a captured region (pickle: region, params, clips) on the NPU runtime; outputs go to `results`."""
     region, params, clips = pickle.loads(Path(case).read_bytes())
     simulator = simulate(columns)
-    program = npu.runtime(xclbin, columns=columns, run_timeout=300.0).load(
-        lower(region, columns=columns, split=split)
-    )
+    chip = npu.runtime(xclbin, columns=columns, run_timeout=300.0)
+    program = npu.load(chip, lower(region, columns=columns, split=split))
     weights = program.upload(program.program.pack_weights(params))
     started = time.monotonic()
     outputs = program.run(clips, weights)
@@ -63,7 +62,7 @@ def host_cost(xclbin: str, calls: int = 15) -> dict[str, Any]:
             arguments[1][offset : offset + size] = 0
 
     inside.play(answer)
-    loaded = npu.runtime(xclbin).load(program)
+    loaded = npu.load(npu.runtime(xclbin), program)
     weights = loaded.upload(np.zeros(program.weights_bytes, np.uint8))
     clip = regions.inputs(region)
     loaded.run([clip], weights)  # allocates, uploads
@@ -98,8 +97,8 @@ def host_cost(xclbin: str, calls: int = 15) -> dict[str, Any]:
         "least_cpu_ms": 1e3 * min(cpu),
         "least_sync_ms": 1e3 * min(synced),
         "wall_ms": 1e3 * float(np.median(wall)),
-        "submissions": spent.dispatches / calls,
-        "context_changes": spent.overlay_changes / calls,
+        "dispatches": spent.dispatches / calls,
+        "overlay_changes": spent.overlay_changes / calls,
         "bytes_to_device": spent.bytes_to_device / calls,
         "bytes_from_device": spent.bytes_from_device / calls,
     }

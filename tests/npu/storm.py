@@ -12,7 +12,8 @@ from sandbox import inside
 from toy import Session, Toy, outcome, slowly
 
 from torch_xdna.devices import npu
-from torch_xdna.devices.npu import lifetime, memory
+from torch_xdna.devices.npu import buffers as memory
+from torch_xdna.devices.npu import lifetime
 from torch_xdna.devices.npu.errors import NpuError
 
 # knob, its values: each fault happens to a few commands; a hang is ended by the driver's watchdog or by our timeout
@@ -42,8 +43,8 @@ class Storm:
         while time.monotonic() < self.end:
             try:
                 if not loaded or choice.random() < 0.1:
-                    program = self.session.npu.load(
-                        Toy(choice.randint(1, 3), words=choice.choice((64, 200_000)))
+                    program = npu.load(
+                        self.session.npu, Toy(choice.randint(1, 3), words=choice.choice((64, 200_000)))
                     )
                     added = choice.choice((1.0, 5.0))
                     loaded.append((program, program.upload(program.program.pack_weights(added)), added))

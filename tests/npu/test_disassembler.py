@@ -13,8 +13,8 @@ import regions
 from sandbox.host import Sandbox
 
 from lowering import lower
-from lowering.decode import records
-from lowering.instructions import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
+from lowering.commands.commands import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
+from lowering.commands.decode import records
 
 GOLDEN = Path(__file__).parents[1] / "lowering" / "data" / "npu_instructions.json"
 COLUMN_SHIFT, ROW_SHIFT = 25, 20

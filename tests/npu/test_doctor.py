@@ -16,11 +16,12 @@ from lowering.overlay.toolchain import PEANO, RECOMMENDED
 from lowering.overlay.variants import LEAN
 from torch_xdna.cli.doctor import command
 from torch_xdna.devices.npu import context
+from torch_xdna.devices.npu import machine as system
 from torch_xdna.devices.npu import overlay as overlay_file
-from torch_xdna.doctor import system, usable
+from torch_xdna.devices.npu.machine import device_users
+from torch_xdna.doctor import usable
 from torch_xdna.doctor.driver import DriverFacts
 from torch_xdna.doctor.hardware import XDNA2
-from torch_xdna.doctor.system import device_users
 
 
 @pytest.fixture

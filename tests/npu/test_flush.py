@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels_xdna1 import compiler
+from kernels_xdna1 import host_compiler
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu import flush
-from torch_xdna.devices.npu.memory import Ranges
+from torch_xdna.devices.npu.buffers import Ranges
 from torch_xdna.errors import DeviceError
 
 
@@ -37,13 +37,13 @@ def ours() -> Callable[[int, np.ndarray], None]:
 
 def without_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def missing() -> tuple[str, str]:
-        raise compiler.CompilerError("no C++20 compiler is here")
+        raise host_compiler.CompilerError("no C++20 compiler is here")
 
-    monkeypatch.setattr(compiler, "compiler", missing)
+    monkeypatch.setattr(host_compiler, "compiler", missing)
 
 
 def other_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(compiler, "cpu", lambda: "flags : fpu clflush sse2")
+    monkeypatch.setattr(host_compiler, "cpu", lambda: "flags : fpu clflush sse2")
 
 
 def asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def ini_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_xrt_syncs_where_ours_would_not_be_the_same(
     state: Callable, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compiler, "cpu", lambda: "flags : fpu clflush clflushopt")
+    monkeypatch.setattr(host_compiler, "cpu", lambda: "flags : fpu clflush clflushopt")
     state(monkeypatch, tmp_path)
     found = flush.chosen()
     assert found.ranges is None and reason in found.reason

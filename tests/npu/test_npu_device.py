@@ -50,10 +50,10 @@ def test_profile_counts_what_a_call_asks_of_the_npu(xrt: Xrt) -> None:
     compiled(Block())(clips())
     report = torch_xdna.reports()[-1]
     counts = report.profile().host_counts
-    assert counts["submissions"] == 1 and counts["context_changes"] == 0
+    assert counts["dispatches"] == 1 and counts["overlay_changes"] == 0
     assert counts["bytes_from_device"] == 4 * 8192 < counts["bytes_to_device"], "weights count once"
     profile = profile_regions(report.region_list, device="npu", simulate=False)
-    assert profile.host_counts["submissions"] == 1 and profile.host_counts["context_changes"] == 0
+    assert profile.host_counts["dispatches"] == 1 and profile.host_counts["overlay_changes"] == 0
     assert profile.host_counts["bytes_from_device"] == 4 * 8192
     assert profile.host_counts["bytes_to_device"] < counts["bytes_to_device"], (
         "the weights were there already"
@@ -62,7 +62,7 @@ def test_profile_counts_what_a_call_asks_of_the_npu(xrt: Xrt) -> None:
     out = io.StringIO()
     show(profile, Console(file=out, width=120))
     line = next(line for line in out.getvalue().splitlines() if line.startswith("counted per call"))
-    assert "1 submission, 0 context changes, 0.13 MB synced to the device, 0.03 MB from it" in line
+    assert "1 dispatch, 0 overlay changes, 0.13 MB synced to the device, 0.03 MB from it" in line
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from block import Block, clips, compiled
 from borrowed_xrt import BorrowedXrt
 
-from torch_xdna.devices.npu import binding, process, runtime
+from torch_xdna.devices.npu import binding, chip, runtime
 from torch_xdna.errors import DeviceError, FallbackError
 
 for_ever = -1
@@ -42,7 +42,7 @@ def test_fault_while_running(borrowed: BorrowedXrt, fault: str) -> None:
     run, strict = compiled(model), compiled(model, fallback="error")
     good = run(clips(1))
     assert torch.equal(strict(clips(1)), good)
-    for npu in process._runtimes.values():
+    for npu in chip._runtimes.values():
         npu.run_timeout = 1.0
     for name, value in knobs.items():
         borrowed.knob(name, value)
@@ -62,7 +62,7 @@ def without_memory(says: str) -> None:
         assert torch.equal(compiled(model)(clips(1)), model(clips(1)))
     with pytest.raises(FallbackError, match=says):
         compiled(model, fallback="error")(clips(1))
-    assert all(npu.off is None for npu in process._runtimes.values())
+    assert all(npu.off is None for npu in chip._runtimes.values())
 
 
 def test_allocation_failure(borrowed: BorrowedXrt) -> None:

@@ -135,7 +135,7 @@ def test_host_cost_of_an_encoder_call(
     for name, value in cost.items():
         record_property(name, value)
     print(cost)
-    assert cost["submissions"] == 1 and cost["context_changes"] == 0
+    assert cost["dispatches"] == 1 and cost["overlay_changes"] == 0
     marks = 64 * cost["bytes_from_device"] / 8192
     assert cost["bytes_to_device"] - marks < 1.05 * 2 * 3000 * 80, "each frame once, as bf16"
     assert cost["bytes_from_device"] < 1.03 * 2 * 1500 * 512, "each row of the result once, as bf16"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sandbox import inside
 
-from lowering.bf16 import from_bf16, to_bf16
+from lowering.host_data.bf16 import from_bf16, to_bf16
 from torch_xdna.devices import npu
 
 BLOCK = 8192
@@ -59,7 +59,7 @@ class Session:
         inside.play(plays)
         self.npu = npu.runtime(xclbin, **{"patience": 1.0, "run_timeout": 1.0, **options})
         self.toy = Toy(blocks)
-        self.program = self.npu.load(self.toy)
+        self.program = npu.load(self.npu, self.toy)
         self.weights = self.program.upload(self.toy.pack_weights(1.0))
 
     def run(self, value: float = 3.0) -> float:

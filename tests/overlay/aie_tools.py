@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from aiecc_passes import Driver, driver_of, names_in_help, pipeline
 
-from lowering.instructions import MM2S, S2MM, Command, Dma, MaskWrite, Wait
+from lowering.commands.commands import Command, Dma, MaskWrite, Wait
+from lowering.commands.registers import MM2S, S2MM
 from lowering.overlay import overlay
 from lowering.overlay.mlir import DEVICES, print_mlir
 from lowering.program import Program

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from kernels_xdna1.description import BY_NAME
+from lowering.overlay.core_program import Acquire, Call, Loop, Release, Statement, Switch, Word
 from lowering.overlay.description import Overlay, Tile
-from lowering.overlay.program import Acquire, Call, Loop, Release, Statement, Switch, Word
 
 Event = tuple[object, ...]
 _Block = tuple[list[str], list[str]]  # names of its arguments, lines

@@ -14,9 +14,9 @@ import lowering
 from kernels_xdna1.description import BY_NAME
 from lowering.errors import LimitError
 from lowering.overlay import listing, memory_use, overlay
+from lowering.overlay.core_program import ACCUMULATOR, COLUMN, HEADER, ROW, Acquire, Call, Loop, Word, walk
 from lowering.overlay.description import KERNELS, Tile, check, descriptors
 from lowering.overlay.picture import draw
-from lowering.overlay.program import ACCUMULATOR, COLUMN, HEADER, ROW, Acquire, Call, Loop, Word, walk
 
 SVG = Path(lowering.__file__).with_name("overlay.svg")
 

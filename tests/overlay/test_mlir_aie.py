@@ -11,13 +11,14 @@ from aie_tools import FIND_FLOWS, Refused, driver, needs_tools, opt, run, to_llv
 from aiecc_passes import INTRINSICS, VECTORS, flat
 from lowered_core import demanded, executed
 
-from kernels_xdna1.description import BY_NAME, CONSTANT_BYTES
+from kernels_xdna1.contract import CONSTANT_BYTES
+from kernels_xdna1.description import BY_NAME
 from lowering import limits, lower, ops
-from lowering.check_words import difference_in_effect
+from lowering.commands.check import difference_in_effect
 from lowering.overlay import memory_use, overlay
 from lowering.overlay.description import COLUMN_CHOICES, Fifo, Tile, descriptors
 from lowering.overlay.mlir import print_mlir
-from lowering.time.encoder import EncoderConfig, encoder_region
+from lowering.whisper import EncoderConfig, encoder_region
 
 pytestmark = needs_tools
 every_width = pytest.mark.parametrize("columns", COLUMN_CHOICES)

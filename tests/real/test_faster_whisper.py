@@ -12,8 +12,8 @@ import jiwer
 import numpy as np
 import pytest
 
-from torch_xdna.audio import read
 from torch_xdna.errors import DeviceError, SettingsError, XdnaError
+from torch_xdna.speech.audio import read
 
 pytest.importorskip("faster_whisper")
 

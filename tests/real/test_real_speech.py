@@ -12,8 +12,8 @@ import soundfile
 from click.testing import CliRunner, Result
 from transformers import GenerationConfig, WhisperTokenizer
 
-from torch_xdna.audio import read
 from torch_xdna.cli import transcribe
+from torch_xdna.speech.audio import read
 from torch_xdna.speech.vocabulary import Vocabulary
 
 DATA = Path(__file__).parent / "data"

@@ -7,7 +7,7 @@ import torch
 from transformers import Pipeline, pipeline
 
 from torch_xdna import speech
-from torch_xdna.audio import read
+from torch_xdna.speech.audio import read
 
 
 def recognizer(device: str | None) -> Pipeline:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from torch_xdna.audio import AudioError, duration, read, read_blocks
+from torch_xdna.speech.audio import AudioError, duration, read, read_blocks
 
 RATE = 16_000
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from torch_xdna import speech
-from torch_xdna.audio import read
+from torch_xdna.speech.audio import read
 from torch_xdna.speech.training.corpus import HELD_OUT_VOICES
 from torch_xdna.speech.training.sentences import is_held_out, vocabulary
 

@@ -10,7 +10,7 @@ from transformers import Pipeline
 
 import torch_xdna
 from torch_xdna import speech
-from torch_xdna.audio import read
+from torch_xdna.speech.audio import read
 
 
 def test_transcripts_are_eagers(eager_transcripts: list[str], compiled_transcripts: list[str]) -> None:

@@ -20,8 +20,8 @@ import soxr
 from click.testing import CliRunner
 from recordings import encoded, share_of, tone, without_end_flag, written
 
-from torch_xdna.audio import AudioError, AudioWarning, duration, read, read_blocks, shown
 from torch_xdna.cli import transcribe
+from torch_xdna.speech.audio import AudioError, AudioWarning, duration, read, read_blocks, shown
 
 RATE = 16_000
 DATA = Path(__file__).parent / "data"
@@ -472,7 +472,7 @@ def test_whatever_raises_becomes_a_sentence(tmp_path: Path, monkeypatch: pytest.
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("torch_xdna.audio._frames", failing)
+            patch.setattr("torch_xdna.speech.audio._frames", failing)
             with pytest.raises(AudioError, match="can't be read") as caught:
                 list(read_blocks(path, RATE))
         assert_one_sentence(caught.value)
@@ -504,7 +504,7 @@ def test_named_pipes_are_read(tmp_path: Path, form: str, codec: str) -> None:
 
 
 def test_a_pipe_without_a_writer_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch_xdna.recordings.source.WRITER_SECONDS", 0.1)
+    monkeypatch.setattr("torch_xdna.speech.recordings.source.WRITER_SECONDS", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(AudioError, match="is a pipe that nothing was written to") as caught:
         list(read_blocks(tmp_path / "pipe", RATE))
@@ -513,7 +513,7 @@ def test_a_pipe_without_a_writer_gets_a_sentence(tmp_path: Path, monkeypatch: py
 
 READ = """
 import sys, warnings
-from torch_xdna.audio import AudioError, read
+from torch_xdna.speech.audio import AudioError, read
 warnings.simplefilter("ignore")
 for path in sys.argv[1:]:
     try:

@@ -16,10 +16,10 @@ import torch
 from click.testing import CliRunner, Result
 
 from torch_xdna import devices, speech
-from torch_xdna.audio import read
 from torch_xdna.cli import transcribe
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech import pipeline, subtitles, transcriber
+from torch_xdna.speech.audio import read
 from torch_xdna.speech.windows import Window
 
 CLIPS = [clip for clip in speech.clips() if clip.noise_db is None and not clip.voice_held_out]

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from lowering import lower
 from lowering.time import Costs
-from lowering.time.encoder import MODELS, encoder_region
+from lowering.whisper import MODELS, encoder_region
 from torch_xdna.cli import cli
+from torch_xdna.devices.profiler_range import PREFIX, device_range
 from torch_xdna.errors import XdnaError
 from torch_xdna.profile import profile_model, profile_regions, profile_report
 from torch_xdna.profile.host import host_times
 from torch_xdna.profile.pictures import scaling, write_all
-from torch_xdna.profile.ranges import PREFIX, device_range
 from torch_xdna.profile.terminal import reasons, short, show
 
 TINY = replace(MODELS["tiny"], layers=1)
@@ -35,7 +35,7 @@ def profile():
 
 def test_ops_are_the_programs_and_fill_its_time(profile):
     program = lower(encoder_region(TINY, CONTEXT), columns=4)
-    assert [op.name for op in profile.ops] == [op.name for op in program.ops]
+    assert [op.name for op in profile.ops] == [op.name for op in program.steps]
     assert profile.instruction_bytes == program.words.nbytes and profile.dispatches == 1
     end = profile.dispatch_seconds
     for op in profile.ops:
@@ -152,10 +152,10 @@ def test_reports_give_profiles():
         region_list = (encoder_region(TINY, CONTEXT),)
 
         def per_call(self):
-            return {"submissions": 1.0, "context_changes": 0.0}
+            return {"dispatches": 1.0, "overlay_changes": 0.0}
 
     found = profile_report(Report(), simulate=False)
-    assert found.as_dict()["host_per_call"] == {"submissions": 1.0, "context_changes": 0.0}
+    assert found.as_dict()["host_per_call"] == {"dispatches": 1.0, "overlay_changes": 0.0}
     assert found.name == "encoder" and found.audio_seconds == pytest.approx(CONTEXT / 50)
     assert found.seconds == pytest.approx(profile_model(TINY, context=CONTEXT, simulate=False).seconds)
 

@@ -47,13 +47,13 @@ def command(
     from lowering import listing
 
     program = lowering.lower(_region(model, size), columns=int(columns))
-    if step is not None and step >= len(program.ops):
-        raise XdnaError(f"disasm: there is no step {step}, the program has {len(program.ops)} (from 0)")
+    if step is not None and step >= len(program.steps):
+        raise XdnaError(f"disasm: there is no step {step}, the program has {len(program.steps)} (from 0)")
     if save is not None:
         for number, words in enumerate(program.dispatches):  # one, but for the largest models
             file_of = save if len(program.dispatches) == 1 else save.with_name(f"{save.name}.{number}")
             output.write(file_of, words.astype("<u4").tobytes())
-    click.echo(program.summary())
+    click.echo(listing.summary(program))
     if summary:
         return
     click.echo()
@@ -68,7 +68,7 @@ def command(
 def _listing_of(file: Path) -> str:
     import numpy as np
 
-    from lowering.decode import DecodeError, decode, device_columns, listing
+    from lowering.commands.decode import DecodeError, decode, device_columns, listing
 
     try:
         data = file.read_bytes()
@@ -87,8 +87,8 @@ def _listing_of(file: Path) -> str:
 
 def _region(model: str | None, size: str | None) -> Region:
     """The encoder of a model's configuration. No weights are read."""
-    from lowering.time.encoder import encoder_config, encoder_region
-    from torch_xdna import configuration
+    from lowering.whisper import encoder_config, encoder_region
+    from torch_xdna import model_config as configuration
 
     try:
         if size is not None:

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lowering.time import Estimate, estimate_encoder, estimate_gemm
-from lowering.time.encoder import MODELS, EncoderEstimate
+from lowering.time.encoder import EncoderEstimate
 from lowering.time.estimate import DISPATCH_S
 from lowering.time.transfers import estimate_memcpy, estimate_read
+from lowering.whisper import MODELS
 from torch_xdna.errors import XdnaError
 
 _ORDER = click.Choice(["row-major", "packed"])

@@ -51,7 +51,7 @@ def encoder_config(model: str | None) -> WhisperConfig:
     """The configuration behind a size, a folder or a hub name; raises XdnaError."""
     from transformers import WhisperConfig
 
-    from torch_xdna import configuration
+    from torch_xdna import model_config as configuration
     from torch_xdna.speech import CHECKPOINT
 
     return WhisperConfig.from_dict(configuration.read(model or CHECKPOINT))

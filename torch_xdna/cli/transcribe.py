@@ -188,7 +188,7 @@ class Progress:
 
 
 def _duration(job: Job) -> float:
-    from torch_xdna.audio import AudioError, duration
+    from torch_xdna.speech.audio import AudioError, duration
 
     try:
         return duration(job.path)

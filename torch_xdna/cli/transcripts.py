@@ -83,7 +83,7 @@ def _stem(path: Path) -> str:
 
 def _said(job: Job, incomplete: bool) -> bool:
     """Says what there is to say of a file; whether there is a transcript."""
-    from torch_xdna.audio import shown
+    from torch_xdna.speech.audio import shown
     from torch_xdna.speech.vocabulary import language_name
 
     if (sentence := job.sentence()) is not None:
@@ -100,7 +100,7 @@ def _said(job: Job, incomplete: bool) -> bool:
 
 
 def _text(job: Job, form: str, language: str | None) -> tuple[str, str]:
-    from torch_xdna.audio import shown
+    from torch_xdna.speech.audio import shown
     from torch_xdna.speech.subtitles import FORMATS
 
     name = shown(job.path)

@@ -29,10 +29,10 @@ class Stats:
 
 
 def counted(stats: Sequence[Stats]) -> dict[str, int]:
-    """Submissions, context changes and, where a device syncs, bytes synced; empty if nothing was submitted."""
+    """Dispatches, overlay changes and, where a device syncs, bytes synced; empty if nothing was submitted."""
     names = {
-        "submissions": "dispatches",
-        "context_changes": "overlay_changes",
+        "dispatches": "dispatches",
+        "overlay_changes": "overlay_changes",
         "bytes_to_device": "bytes_to_device",
         "bytes_from_device": "bytes_from_device",
     }

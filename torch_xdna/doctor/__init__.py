@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torch_xdna.devices.npu.machine import System
 from torch_xdna.doctor import hardware, software
 from torch_xdna.doctor.check import Check, Findings
 from torch_xdna.doctor.driver import DriverFacts, ask
-from torch_xdna.doctor.system import System
 
 # in the order in which a new machine is set up; a check says itself which earlier ones it needs
 CHECKS: tuple[Callable[[Findings], Check], ...] = (

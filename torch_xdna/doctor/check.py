@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from torch_xdna.devices.npu.machine import System
 from torch_xdna.doctor.driver import DriverFacts
-from torch_xdna.doctor.system import System
+
+# PCI device ids of AMD's first generation of NPUs, from the driver's table
+XDNA1 = {"0x1502": "Phoenix or Hawk Point"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,6 @@ class Findings:
     @cached_property
     def pci(self) -> Path | None:
         """The NPU's folder in /sys: the first supported chip."""
-        from torch_xdna.doctor.hardware import XDNA1
-
         found = [path for path, device in npus(self.system) if device in XDNA1]
         return found[0] if found else None
 

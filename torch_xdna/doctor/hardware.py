@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-from torch_xdna.doctor.check import Check, Findings, needs, npus
+from torch_xdna.devices.npu.machine import device_users
+from torch_xdna.doctor.check import XDNA1, Check, Findings, needs, npus
 from torch_xdna.doctor.driver import POWER_MODES
-from torch_xdna.doctor.system import device_users
 
-# PCI device ids of AMD's NPUs, from the driver's tables
-XDNA1 = {"0x1502": "Phoenix or Hawk Point"}
 XDNA2 = {
     "0x17f0": "Strix, Strix Halo or Krackan",
     "0x17f1": "of the XDNA2 family",

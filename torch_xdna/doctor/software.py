@@ -11,8 +11,8 @@ from lowering.overlay.toolchain import MLIR_AIE, PEANO, RECOMMENDED, RELEASES
 from torch_xdna.devices.npu import binding
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.devices.npu.errors import NpuUnavailable
+from torch_xdna.devices.npu.machine import System
 from torch_xdna.doctor.check import Check, Findings
-from torch_xdna.doctor.system import System
 
 LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/opt/xilinx/xrt/lib", "/usr/lib64", "/usr/lib")
 INSTALL_XRT = (

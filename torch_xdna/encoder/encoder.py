@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lowering.errors import LoweringError
-from lowering.time.encoder import EncoderConfig, encoder_region
+from lowering.whisper import EncoderConfig, encoder_region
 from torch_xdna.encoder.doors import Door, Run, open_door
 from torch_xdna.encoder.weights import Ct2Weights
 from torch_xdna.errors import DeviceError, XdnaError

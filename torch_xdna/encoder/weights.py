@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lowering.time.encoder import EncoderConfig, encoder_config
+from lowering.whisper import EncoderConfig, encoder_config
 from torch_xdna.encoder import ct2
 from torch_xdna.errors import XdnaError
 

@@ -10,18 +10,18 @@ from torch import fx
 
 from torch_xdna.matching import attention, linear, rows
 from torch_xdna.matching.refusal import Refusal
-from torch_xdna.matching.scope import Layout, Match, Matrix, Scope
+from torch_xdna.matching.state import Layout, Match, MatchState, Matrix
 from torch_xdna.matching.views import REARRANGING, VIEWS, follow, scalar_factor
 
-__all__ = ["Layout", "Match", "Matrix", "Refusal", "Scope", "is_compute", "match_graph"]
+__all__ = ["Layout", "Match", "MatchState", "Matrix", "Refusal", "is_compute", "match_graph"]
 
 aten = torch.ops.aten
-Matcher = Callable[[Scope, fx.Node], "Match | Refusal | None"]
+Matcher = Callable[[MatchState, fx.Node], "Match | Refusal | None"]
 
 
 def _product(plain: Matcher) -> Matcher:
     """Attention's second product first: its values may look like a weight."""
-    return lambda scope, node: attention.written_out(scope, node) or plain(scope, node)
+    return lambda state, node: attention.written_out(state, node) or plain(state, node)
 
 
 MATCHERS: Mapping[object, Matcher] = {
@@ -42,23 +42,23 @@ MATCHERS: Mapping[object, Matcher] = {
 _SOFTMAX_TAILS = (aten.where.self, aten.div.Tensor)
 
 
-def match_graph(graph: fx.Graph, scope: Scope, banned: Mapping[fx.Node, Refusal]) -> Scope:
-    """Fill the scope with a layout for each view, and a match or a refusal for each op that computes.
+def match_graph(graph: fx.Graph, state: MatchState, banned: Mapping[fx.Node, Refusal]) -> MatchState:
+    """Fill the state with a layout for each view, and a match or a refusal for each op that computes.
 
     `banned`: nodes that must not run on the device, with the reason (a device refused their region).
     """
     for node in graph.nodes:
         if node.op != "call_function":
             continue
-        layout = follow(scope, node)
+        layout = follow(state, node)
         if layout is not None:
-            scope.layouts[node] = layout
+            state.layouts[node] = layout
         if not is_compute(node):
             continue
-        result = banned.get(node) or _match(scope, node)
+        result = banned.get(node) or _match(state, node)
         if isinstance(result, Refusal):
-            scope.refusals[node] = result
-    return scope
+            state.refusals[node] = result
+    return state
 
 
 def is_compute(node: fx.Node) -> bool:
@@ -69,12 +69,12 @@ def is_compute(node: fx.Node) -> bool:
     return isinstance(value, (torch.Tensor, tuple, list))
 
 
-def _match(scope: Scope, node: fx.Node) -> Match | Refusal:
+def _match(state: MatchState, node: fx.Node) -> Match | Refusal:
     matcher = MATCHERS.get(node.target)
     if matcher is None and node.target in _SOFTMAX_TAILS and rows.softmax_input(node) is not None:
         matcher = rows.softmax
     if matcher is not None:
-        result = matcher(scope, node)
+        result = matcher(state, node)
         assert result is not None
         return result
     if scalar_factor(node) is not None:

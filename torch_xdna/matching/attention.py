@@ -13,7 +13,7 @@ from lowering.ops import HEAD_SIZE, Attention
 from torch_xdna.matching.layout import Axis, Dim, Dims, fresh, full, normal, numel, regroup
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.rows import module_path, only_value, softmax_input
-from torch_xdna.matching.scope import Layout, Match, Matrix, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.state import Layout, Match, MatchState, Matrix, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_product, only_moves, rearranged, scalar_factor, way_back
 
 aten = torch.ops.aten
@@ -23,7 +23,7 @@ CAUSAL = Refusal("its attention is causal, the device attends to every key")
 DROPOUT = Refusal("its attention has dropout: call model.eval()")
 
 
-def fused(scope: Scope, node: fx.Node) -> Match | Refusal:
+def fused(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten's scaled_dot_product_attention and the CPU kernel that it becomes; q, k, v are (..., time, 64)."""
     op: Any = node.target
     args = {a.name: a.default_value for a in op._schema.arguments}
@@ -42,10 +42,10 @@ def fused(scope: Scope, node: fx.Node) -> Match | Refusal:
     scale = args.get("scale")
     if isinstance(scale, fx.Node):  # computed from a symbolic size
         return SYMBOLIC
-    return _attention(scope, value, (q, k, v), False, scale, (node,) if several else ())
+    return _attention(state, value, (q, k, v), False, scale, (node,) if several else ())
 
 
-def written_out(scope: Scope, node: fx.Node) -> Match | Refusal | None:
+def written_out(state: MatchState, node: fx.Node) -> Match | Refusal | None:
     """bmm or mm of softmax(scale q k^T) with v; None if the first factor is no softmax of scores."""
     weights, v = arguments(node)
     chain = list(way_back(weights))
@@ -67,12 +67,12 @@ def written_out(scope: Scope, node: fx.Node) -> Match | Refusal | None:
     q, kt = scores.args
     inner = (*chain, *steps)
     return _attention(
-        scope, node, (q, kt, v), True, scale, tuple(n for n in inner if n.op == "call_function")
+        state, node, (q, kt, v), True, scale, tuple(n for n in inner if n.op == "call_function")
     )
 
 
 def _attention(
-    scope: Scope,
+    state: MatchState,
     node: fx.Node,
     qkv: tuple[Any, Any, Any],
     k_transposed: bool,
@@ -89,9 +89,9 @@ def _attention(
     if head_sizes != (HEAD_SIZE, HEAD_SIZE):
         return Refusal(f"its head size is {head_sizes[0]}, the device's attention has {HEAD_SIZE}")
     scale = 1 / math.sqrt(HEAD_SIZE) if scale is None else float(scale)
-    layouts = [scope.layout(n) for n in qkv]
+    layouts = [state.layout(n) for n in qkv]
     if layouts[2].scale != 1:
-        layouts[2] = scope.rebase(v)
+        layouts[2] = state.rebase(v)
     if k_transposed:
         layouts[1] = _swapped(layouts[1])
     split = next((s for s in map(_clips_and_heads, layouts) if s is not None), None)
@@ -105,7 +105,7 @@ def _attention(
         return Refusal("its queries, keys and values are not the same clips and heads")
     operands: list[Matrix] = []
     for i, layout in enumerate(layouts):
-        bound = _operand(scope, qkv[i], layout, clips, heads, i == 1 and k_transposed)
+        bound = _operand(state, qkv[i], layout, clips, heads, i == 1 and k_transposed)
         if isinstance(bound, Refusal):
             return bound
         scale *= layout.scale if layout.matrix is bound or layout.source is bound.node else 1.0
@@ -116,7 +116,7 @@ def _attention(
         return Refusal("its leading dimensions are not clips times heads")
     dims: Dims = (*outer, full("r", query.rows), full("c", HEAD_SIZE))
     name = module_path(node)
-    return scope.emit(
+    return state.emit(
         node,
         lambda out: Attention(out, query.id, key.id, value.id, heads, scale, name=name),
         clips, query.rows, heads * HEAD_SIZE, dims, absorbs,
@@ -124,23 +124,23 @@ def _attention(
 
 
 def _operand(
-    scope: Scope, node: fx.Node, layout: Layout, clips: Any, heads: int, transposed: bool
+    state: MatchState, node: fx.Node, layout: Layout, clips: Any, heads: int, transposed: bool
 ) -> Matrix | Refusal:
     """The (time, 64 heads) matrix of each clip behind q, k or v."""
     if layout.matrix is not None:
         if _clips_and_heads(layout) == (clips, heads):
             return layout.matrix
-        layout = scope.rebase(node)
+        layout = state.rebase(node)
         layout = _swapped(layout) if transposed else layout
     groups = regroup([a for d in layout.dims[:-2] for a in d], [clips, heads])
     if groups is None:
-        layout = scope.rebase(node)
+        layout = state.rebase(node)
         layout = _swapped(layout) if transposed else layout
         groups = regroup([a for d in layout.dims[:-2] for a in d], [clips, heads])
     if groups is None:
         return Refusal("its queries, keys and values are not the same clips and heads")
     recut = Layout((*groups, *layout.dims[-2:]), layout.source, None, layout.scale)
-    return scope.bind(recut, groups[0], recut.dims[-2], (*groups[1], *recut.dims[-1]))[0]
+    return state.bind(recut, groups[0], recut.dims[-2], (*groups[1], *recut.dims[-1]))[0]
 
 
 def _clips_and_heads(layout: Layout) -> tuple[Any, int] | None:

@@ -10,7 +10,7 @@ from torch import fx
 from lowering.ops import Add, Conv1d, Linear
 from torch_xdna.matching.layout import Axis, Dims, fresh, full, size_of
 from torch_xdna.matching.refusal import Refusal
-from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.state import Match, MatchState, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_weight, only_moves, permutation, rearranged
 
 aten = torch.ops.aten
@@ -21,31 +21,31 @@ COMPUTED = Refusal(
 )
 
 
-def linear(scope: Scope, node: fx.Node) -> Match | Refusal:
+def linear(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.linear(x, weight (n, k), bias)."""
     x, weight, bias = (*node.args, None)[:3]
-    return product(scope, node, x, weight, transposed=False, bias=bias)
+    return product(state, node, x, weight, transposed=False, bias=bias)
 
 
-def mm(scope: Scope, node: fx.Node) -> Match | Refusal:
+def mm(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.mm(x, weight (k, n))."""
-    return product(scope, node, node.args[0], node.args[1], transposed=True)
+    return product(state, node, node.args[0], node.args[1], transposed=True)
 
 
-def addmm(scope: Scope, node: fx.Node) -> Match | Refusal:
+def addmm(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.addmm(bias or residual, x, weight (k, n))."""
     if node.kwargs.get("beta", 1) != 1 or node.kwargs.get("alpha", 1) != 1:
         return Refusal("addmm has alpha or beta other than 1, the device adds without a factor")
     added, x, weight = arguments(node)
     columns = shape_of(node)[-1:]
     if shape_of(added) == columns or shape_of(added) == (1, *columns):
-        return product(scope, node, x, weight, transposed=True, bias=added)
+        return product(state, node, x, weight, transposed=True, bias=added)
     return Refusal(
         "addmm adds a whole matrix: write it as x @ w + matrix, which the device takes as a residual"
     )
 
 
-def bmm(scope: Scope, node: fx.Node) -> Match | Refusal:
+def bmm(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.bmm(x, weight (k, n) expanded over the batch): how a linear over a non-contiguous x arrives."""
     x, weight = arguments(node)
     shared = _unexpanded(weight)
@@ -53,16 +53,16 @@ def bmm(scope: Scope, node: fx.Node) -> Match | Refusal:
         return (
             COMPUTED if not is_weight(weight) else Refusal("each entry of the batch has a weight of its own")
         )
-    return product(scope, node, x, shared, transposed=True)
+    return product(state, node, x, shared, transposed=True)
 
 
 def product(
-    scope: Scope, node: fx.Node, x: Any, weight: Any, *, transposed: bool, bias: Any = None
+    state: MatchState, node: fx.Node, x: Any, weight: Any, *, transposed: bool, bias: Any = None
 ) -> Match | Refusal:
     """x (..., k) times weight: (n, k), or (k, n) if `transposed`."""
     if (refusal := _weights(weight, bias)) is not None:
         return refusal
-    found = scope.rows_and_dims(x)
+    found = state.rows_and_dims(x)
     if isinstance(found, Refusal):
         return found
     matrix, dims = found
@@ -72,24 +72,26 @@ def product(
         return Refusal(
             f"its bias has the shape {list(shape_of(bias))}, the device adds one number to each of {n} columns"
         )
-    names = scope.param(weight), None if bias is None else scope.param(bias, (n,))
-    return scope.emit(
+    names = state.param(weight), None if bias is None else state.param(bias, (n,))
+    return state.emit(
         node,
         lambda out: Linear(out, matrix.id, names[0], names[1], transposed=transposed, name=_name(names[0])),
         matrix.batch, matrix.rows, n, (*dims[:-1], full("c", n)),
     )  # fmt: skip
 
 
-def add_bias(scope: Scope, node: fx.Node, product_node: fx.Node, bias: fx.Node) -> Match | Refusal | None:
+def add_bias(
+    state: MatchState, node: fx.Node, product_node: fx.Node, bias: fx.Node
+) -> Match | Refusal | None:
     """A bias added after a product without one: the Linear with its bias. None if it is no such product."""
-    layout = scope.layout(product_node)
-    match = scope.matches.get(layout.matrix.node) if layout.matrix is not None else None
+    layout = state.layout(product_node)
+    match = state.matches.get(layout.matrix.node) if layout.matrix is not None else None
     if match is None or not isinstance(match.op, Linear) or match.op.bias is not None or layout.scale != 1:
         return None
     if layout.dims[-1:] != (full("c", match.matrix.cols),) or unfit(bias) is not None:
         return None
-    op, name = match.op, scope.param(bias, (match.matrix.cols,))
-    made = scope.emit(
+    op, name = match.op, state.param(bias, (match.matrix.cols,))
+    made = state.emit(
         node,
         lambda out: Linear(out, op.x, op.weight, name, transposed=op.transposed, name=op.name),
         match.matrix.batch, match.matrix.rows, match.matrix.cols, layout.dims, (match.matrix.node,),
@@ -97,7 +99,7 @@ def add_bias(scope: Scope, node: fx.Node, product_node: fx.Node, bias: fx.Node) 
     return made
 
 
-def conv1d(scope: Scope, node: fx.Node) -> Match | Refusal:
+def conv1d(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.convolution over (batch, channels, frames) as Whisper uses it."""
     x, weight, bias, stride, padding, dilation, backward, _, groups = arguments(node)
     if len(stride) != 1:
@@ -118,7 +120,7 @@ def conv1d(scope: Scope, node: fx.Node) -> Match | Refusal:
         return Refusal(
             "its number of frames is symbolic, the device needs it fixed: compile with dynamic=False"
         )
-    layout = scope.layout(x)
+    layout = state.layout(x)
     m = layout.matrix
     if (
         m is None
@@ -126,23 +128,23 @@ def conv1d(scope: Scope, node: fx.Node) -> Match | Refusal:
         or layout.dims != (full("b", m.batch), full("c", m.cols), full("r", m.rows))
     ):
         if m is not None or layout.scale != 1:
-            layout = scope.rebase(x)
-        bound, _ = scope.bind(layout, layout.dims[0], layout.dims[2], layout.dims[1])
+            layout = state.rebase(x)
+        bound, _ = state.bind(layout, layout.dims[0], layout.dims[2], layout.dims[1])
         if isinstance(bound, Refusal):
             return bound
         m = bound
     matrix, n, step = m, int(shape_of(node)[1]), int(stride[0])
-    names = scope.param(weight), None if bias is None else scope.param(bias)
-    return scope.emit(
+    names = state.param(weight), None if bias is None else state.param(bias)
+    return state.emit(
         node,
         lambda out: Conv1d(out, matrix.id, names[0], names[1], stride=step, name=_name(names[0])),
         matrix.batch, frames, n, (full("b", matrix.batch), full("c", n), full("r", frames)),
     )  # fmt: skip
 
 
-def added_weight(scope: Scope, node: fx.Node, x: fx.Node, weight: fx.Node) -> Match | Refusal:
+def added_weight(state: MatchState, node: fx.Node, x: fx.Node, weight: fx.Node) -> Match | Refusal:
     """x + weight, the same (rows, cols) for each clip: a position embedding."""
-    found = scope.matrix_of(x)
+    found = state.matrix_of(x)
     if isinstance(found, Refusal):
         return found
     matrix, dims = found
@@ -163,8 +165,8 @@ def added_weight(scope: Scope, node: fx.Node, x: fx.Node, weight: fx.Node) -> Ma
         return Refusal(
             f"a weight of shape {list(shape)} is added, the device adds one of (rows, columns) {per_clip}"
         )
-    y = scope.param(weight, per_clip)
-    return scope.emit(
+    y = state.param(weight, per_clip)
+    return state.emit(
         node, lambda out: Add(out, matrix.id, y, name=_name(y)), matrix.batch, matrix.rows, matrix.cols, dims
     )
 

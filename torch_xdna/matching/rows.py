@@ -13,7 +13,7 @@ from lowering.limits import NORM_WIDTH, SOFTMAX_WIDTH
 from lowering.ops import Add, Gelu, LayerNorm, Softmax
 from torch_xdna.matching import linear as products
 from torch_xdna.matching.refusal import Refusal
-from torch_xdna.matching.scope import Match, Scope, arguments, shape_of, unfit
+from torch_xdna.matching.state import Match, MatchState, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_product, is_weight, roots, way_back
 
 aten = torch.ops.aten
@@ -24,7 +24,7 @@ MASKED_OUT = Refusal(
 )
 
 
-def layer_norm(scope: Scope, node: fx.Node) -> Match | Refusal:
+def layer_norm(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.native_layer_norm(x, shape, gamma, beta, eps), over the last dimension."""
     x, shape, gamma, beta, eps = arguments(node)
     if len(shape) != 1:
@@ -35,7 +35,7 @@ def layer_norm(scope: Scope, node: fx.Node) -> Match | Refusal:
     for param, what in ((gamma, "weight"), (beta, "bias")):
         if param is not None and (not is_weight(param) or unfit(param)):
             return Refusal(f"its {what} is not a floating-point input of the graph")
-    found = scope.rows_and_dims(x)
+    found = state.rows_and_dims(x)
     if isinstance(found, Refusal):
         return found
     matrix, dims = found
@@ -43,23 +43,23 @@ def layer_norm(scope: Scope, node: fx.Node) -> Match | Refusal:
         return Refusal(
             f"its width {matrix.cols} exceeds the device's limit of {NORM_WIDTH.maximum} for layer_norm"
         )
-    names = [None if p is None else scope.param(p) for p in (gamma, beta)]
+    names = [None if p is None else state.param(p) for p in (gamma, beta)]
     name = (names[0] or module_path(node)).removesuffix(".weight")
-    return scope.emit(
+    return state.emit(
         value,
         lambda out: LayerNorm(out, matrix.id, names[0], names[1], float(eps), name=name),
         matrix.batch, matrix.rows, matrix.cols, dims, (node,),
     )  # fmt: skip
 
 
-def softmax(scope: Scope, node: fx.Node) -> Match | Refusal:
+def softmax(state: MatchState, node: fx.Node) -> Match | Refusal:
     """Softmax over the last dimension, in the forms that `softmax_input` knows."""
     x = softmax_input(node)
     if x is None:
         return Refusal("its softmax is not over the last dimension")
     if node.target in (aten._safe_softmax.default, aten.where.self) and not _never_masked(x):
         return MASKED_OUT
-    found = scope.rows_and_dims(x)
+    found = state.rows_and_dims(x)
     if isinstance(found, Refusal):
         return found
     matrix, dims = found
@@ -68,12 +68,12 @@ def softmax(scope: Scope, node: fx.Node) -> Match | Refusal:
             f"its width {matrix.cols} exceeds the device's limit of {SOFTMAX_WIDTH.maximum} for softmax"
         )
     name = module_path(node)
-    return scope.emit(
+    return state.emit(
         node, lambda out: Softmax(out, matrix.id, name=name), matrix.batch, matrix.rows, matrix.cols, dims
     )
 
 
-def gelu(scope: Scope, node: fx.Node) -> Match | Refusal:
+def gelu(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.gelu, erf form."""
     if node.kwargs.get("approximate", "none") != "none":
         return Refusal(
@@ -83,17 +83,17 @@ def gelu(scope: Scope, node: fx.Node) -> Match | Refusal:
     x: Any = node.args[0]
     if (refusal := unfit(x)) is not None:
         return refusal
-    found = scope.matrix_of(x)
+    found = state.matrix_of(x)
     if isinstance(found, Refusal):
         return found
     matrix, dims = found
     name = module_path(node)
-    return scope.emit(
+    return state.emit(
         node, lambda out: Gelu(out, matrix.id, name=name), matrix.batch, matrix.rows, matrix.cols, dims
     )
 
 
-def add(scope: Scope, node: fx.Node) -> Match | Refusal:
+def add(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.add of two tensors of one shape (residual), or of a weight that is the same for each clip."""
     x, y = arguments(node)
     if node.kwargs.get("alpha", 1) != 1:
@@ -106,26 +106,26 @@ def add(scope: Scope, node: fx.Node) -> Match | Refusal:
     shape = shape_of(node)
     if not shape:
         return Refusal("it has no dimensions, the device computes matrices")
-    x, y = (y, x) if _is_added_weight(scope, x, shape) and not _is_added_weight(scope, y, shape) else (x, y)
-    if _is_added_weight(scope, y, shape) and shape_of(x) == shape:
+    x, y = (y, x) if _is_added_weight(state, x, shape) and not _is_added_weight(state, y, shape) else (x, y)
+    if _is_added_weight(state, y, shape) and shape_of(x) == shape:
         if shape_of(y) == shape[-1:]:
-            made = products.add_bias(scope, node, x, y)
+            made = products.add_bias(state, node, x, y)
             if made is not None:
                 return made
-        return products.added_weight(scope, node, x, y)
+        return products.added_weight(state, node, x, y)
     if shape_of(x) != shape or shape_of(y) != shape:
         return Refusal("it broadcasts one of two activations, the device adds tensors of one shape")
-    if scope.layout(x).matrix is None and scope.layout(y).matrix is not None:
+    if state.layout(x).matrix is None and state.layout(y).matrix is not None:
         x, y = y, x
-    found = scope.matrix_of(x)
+    found = state.matrix_of(x)
     if isinstance(found, Refusal):
         return found
     matrix, dims = found
-    other = scope.bind_like(y, dims, matrix)
+    other = state.bind_like(y, dims, matrix)
     if isinstance(other, Refusal):
         return other
     name = module_path(node)
-    return scope.emit(
+    return state.emit(
         node,
         lambda out: Add(out, matrix.id, other.id, name=name),
         matrix.batch,
@@ -170,10 +170,10 @@ def module_path(node: fx.Node) -> str:
     return re.sub(r"^[LG]\['\w+'\]\.?", "", str(path)) or node.name
 
 
-def _is_added_weight(scope: Scope, node: fx.Node, shape: tuple) -> bool:
+def _is_added_weight(state: MatchState, node: fx.Node, shape: tuple) -> bool:
     if not is_weight(node):
         return False
-    return len(shape_of(node)) < len(shape) or roots(node) <= scope.static
+    return len(shape_of(node)) < len(shape) or roots(node) <= state.static
 
 
 def _safe_tail(node: fx.Node) -> fx.Node | None:

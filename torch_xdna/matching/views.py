@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from torch_xdna.matching.layout import Dims, regroup
-from torch_xdna.matching.scope import FLOATS, Layout, Scope, arguments, shape_of
+from torch_xdna.matching.state import FLOATS, Layout, MatchState, arguments, shape_of
 
 aten = torch.ops.aten
 
@@ -43,24 +43,24 @@ _WEIGHT_OPS = REARRANGING | _SLICING | {
 _CONSTANTS = {aten.arange.default, aten.arange.start, aten.arange.start_step}
 
 
-def follow(scope: Scope, node: fx.Node) -> Layout | None:
+def follow(state: MatchState, node: fx.Node) -> Layout | None:
     """The layout of a rearranged tensor, or None if the node does something else (or is not followed)."""
     if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
         return None
     if node.target is operator.getitem:
         return None
     if node.target in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar):
-        return _scaled(scope, node)
+        return _scaled(state, node)
     if node.target in (aten.clamp.default, aten.clamp.Tensor):
-        return scope.layout(arguments(node)[0]) if clamps_only_overflow(node) else None
+        return state.layout(arguments(node)[0]) if clamps_only_overflow(node) else None
     if node.target is aten.copy.default:
-        return _overwritten(scope, node)
+        return _overwritten(state, node)
     if node.target not in REARRANGING:
         return None
     source: Any = node.args[0]
     if node.target in _CASTS and not _float_cast(node):
         return None
-    layout = scope.layout(source)
+    layout = state.layout(source)
     dims = rearranged(node, layout.dims)
     return None if dims is None else Layout(dims, layout.source, layout.matrix, layout.scale)
 
@@ -216,21 +216,21 @@ def roots(node: fx.Node) -> set[fx.Node]:
     return set().union(*(roots(n) for n in node.all_input_nodes))
 
 
-def _scaled(scope: Scope, node: fx.Node) -> Layout | None:
+def _scaled(state: MatchState, node: fx.Node) -> Layout | None:
     factor = scalar_factor(node)
     if factor is None:
         return None
-    layout = scope.layout(arguments(node)[0])
+    layout = state.layout(arguments(node)[0])
     return Layout(layout.dims, layout.source, layout.matrix, layout.scale * factor)
 
 
-def _overwritten(scope: Scope, node: fx.Node) -> Layout | None:
+def _overwritten(state: MatchState, node: fx.Node) -> Layout | None:
     """aten.copy(a, b), which is `a.copy_(b)` without the side effect, is b if it needs no broadcast."""
     _, source = arguments(node)[:2]
     a, b = node.meta["val"], source.meta["val"]
     if a.dtype not in FLOATS or b.dtype not in FLOATS or shape_of(node) != shape_of(source):
         return None
-    return scope.layout(source)
+    return state.layout(source)
 
 
 def _float_cast(node: fx.Node) -> bool:

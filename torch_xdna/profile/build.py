@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lowering import lower
+from lowering.commands.commands import Dma
 from lowering.errors import LoweringError
-from lowering.instructions import Dma
 from lowering.ops import Conv1d, Region
-from lowering.split import LONGEST_S, SLOWEST_GHZ
+from lowering.steps.split import LONGEST_S, SLOWEST_GHZ
 from lowering.time import Costs
-from lowering.time.encoder import EncoderConfig, encoder_config, encoder_region
 from lowering.time.estimate import dispatch_seconds
 from lowering.time.gemm import checked_clock
 from lowering.time.overlay_ops import BLOCK_BYTES, OpTime, time_region
-from torch_xdna import configuration
+from lowering.whisper import EncoderConfig, encoder_config, encoder_region
+from torch_xdna import model_config as configuration
 from torch_xdna.errors import XdnaError
 from torch_xdna.profile.model import OpProfile, Profile
 
@@ -156,14 +156,14 @@ def _from_simulator(
     known = {op.name: op for op in closed}
     ops = []
     last = 0.0
-    for index, facts in enumerate(run.program.ops):
+    for index, facts in enumerate(run.program.steps):
         end = max(run.ends[index], last)
         twin = known.get(facts.name)
         reads, writes = facts.a_bytes + facts.b_bytes, facts.c_bytes
         bounds = {name: costs.seconds(cycles) for name, cycles in run.bounds[index].items()}
         memory = max(costs.read_seconds(reads, BLOCK_BYTES), costs.write_seconds(writes))
         bounds["ddr"] = twin.bounds["ddr"] if twin else memory
-        steps = zip(run.program.steps, run.program.commands)
+        steps = zip(run.program.step_of_command, run.program.commands)
         tasks = sum(step == index and isinstance(command, Dma) for step, command in steps)
         bounds["control"] = costs.seconds(tasks * (costs.task_cycles + costs.sync))
         ops.append(

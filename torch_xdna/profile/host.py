@@ -12,8 +12,8 @@ import torch
 from lowering.ops import Region
 from torch_xdna.devices import Executable, select
 from torch_xdna.devices.base import counted
+from torch_xdna.devices.profiler_range import PREFIX, device_range
 from torch_xdna.profile.model import OpProfile
-from torch_xdna.profile.ranges import PREFIX, device_range
 
 RUNS = 3
 _REGION = "profiled region"

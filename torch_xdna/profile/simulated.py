@@ -114,11 +114,11 @@ class _Zeros(Mapping[str, np.ndarray]):
 
 
 def _ends(program: Any, spans: list[Span]) -> list[float]:
-    ends = [0.0] * len(program.ops)
+    ends = [0.0] * len(program.steps)
     for track, name, _, end in spans:
         found = _COMMAND.search(name) if "S2MM" in track else None
         if found:
-            step = program.steps[int(found.group(1))]
+            step = program.step_of_command[int(found.group(1))]
             ends[step] = max(ends[step], end)
     return ends
 

@@ -17,7 +17,10 @@ NAMES = {
     "control": "the controller's pushes",
 }
 
-_COUNTED = {"submissions": "submission", "context_changes": "context change"}
+_COUNTED = {
+    "dispatches": ("dispatch", "dispatches"),
+    "overlay_changes": ("overlay change", "overlay changes"),
+}
 
 
 def show(profile: Profile, console: Console, every_op: bool = False) -> None:
@@ -59,10 +62,10 @@ def headline(profile: Profile) -> list[str]:
 
 
 def _counts(counts: dict[str, float]) -> str:
-    """As `1 submission, 0 context changes, 0.50 MB synced to the device, 1.57 MB from it, 3.1 ms of CPU`."""
+    """As `1 dispatch, 0 overlay changes, 0.50 MB synced to the device, 1.57 MB from it, 3.1 ms of CPU`."""
     parts = [
-        f"{counts[name]:.3g} {what}{'' if counts[name] == 1 else 's'}"
-        for name, what in _COUNTED.items()
+        f"{counts[name]:.3g} {one if counts[name] == 1 else many}"
+        for name, (one, many) in _COUNTED.items()
         if name in counts
     ]
     if "bytes_to_device" in counts:

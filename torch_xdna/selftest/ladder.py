@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels_xdna1.compiler import CompilerError
+from kernels_xdna1.host_compiler import CompilerError
 from lowering import Program, lower
 from lowering.errors import LackingError
 from torch_xdna.devices import npu
-from torch_xdna.devices.npu.process import Npu
+from torch_xdna.devices.npu.chip import Npu
 from torch_xdna.selftest import measure, small
 from torch_xdna.selftest.cases import ENCODER, Case, all_cases
 from torch_xdna.selftest.expected import compare, expected
@@ -153,7 +153,7 @@ class Ladder:
         """What depends on the constants, before and after the kernels with the deepest stack."""
         cases = dict(small.kernels())
         for name, case in list(cases.items()):
-            kinds = [op.kind for op in lower(case.region, columns=self.columns, iterated=False).ops]
+            kinds = [op.kind for op in lower(case.region, columns=self.columns, iterated=False).steps]
             if device.variant.lacking(kinds):
                 del cases[name]
 
@@ -166,7 +166,7 @@ class Ladder:
         return {"passed": not changed, "changed": changed, "not_shown": GUARD_WORD}
 
     def _run(self, device: Npu, case: Case, program: Program) -> list[np.ndarray]:
-        loaded = device.load(program)
+        loaded = npu.load(device, program)
         (outputs,) = loaded.run([case.inputs], loaded.upload(program.pack_weights(case.params)))
         return outputs
 

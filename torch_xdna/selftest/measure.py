@@ -10,10 +10,11 @@ import numpy as np
 
 from lowering import lower
 from lowering.ops import Region
+from torch_xdna.devices import npu
 from torch_xdna.devices.npu import flush
-from torch_xdna.devices.npu.memory import Buffer
-from torch_xdna.devices.npu.process import Npu
-from torch_xdna.devices.npu.program import NpuProgram, Weights
+from torch_xdna.devices.npu.buffers import Buffer
+from torch_xdna.devices.npu.chip import Npu
+from torch_xdna.devices.npu.loaded_program import NpuProgram, Weights
 from torch_xdna.devices.npu.stats import NpuStats
 from torch_xdna.selftest.cases import Case, add_region
 
@@ -22,7 +23,7 @@ SYNCED = 1 << 20  # bytes
 
 
 def load(region: Region, device: Npu, *, iterated: bool = True, split: str | None = None) -> NpuProgram:
-    return device.load(lower(region, columns=device.columns, iterated=iterated, split=split))
+    return npu.load(device, lower(region, columns=device.columns, iterated=iterated, split=split))
 
 
 def timed(
@@ -70,7 +71,7 @@ def bandwidth(
     loaded = load(case.region, device, iterated=iterated)
     weights = loaded.upload(loaded.program.pack_weights({}))
     seconds = timed(loaded, case.inputs, weights, repeats)["device_least_s"]
-    moved = sum(op.bytes_moved for op in loaded.program.ops)
+    moved = sum(op.bytes_moved for op in loaded.program.steps)
     return {
         "bytes": moved,
         "device_least_s": seconds,

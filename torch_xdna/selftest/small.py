@@ -10,11 +10,13 @@ from functools import cached_property
 import numpy as np
 
 from lowering import Program, lower
-from lowering.bf16 import round_bf16
-from lowering.instructions import MM2S, Dma, Wait, encode
+from lowering.commands.commands import Dma, Wait
+from lowering.commands.encode import encode
+from lowering.commands.registers import MM2S
+from lowering.host_data.bf16 import round_bf16
 from lowering.limits import BLOCK, CORE_ROWS
 from lowering.ops import Attention, Gelu, LayerNorm, Param, Softmax
-from lowering.streams import Forms
+from lowering.streams.descriptors import Forms
 from torch_xdna.selftest.cases import Case, add_region, linear, single
 
 LINEAR = Forms(wrapped=False, repeated=False, iterated=False)
@@ -34,7 +36,7 @@ def one_token(columns: int, column: int | None = None, channel: int | None = Non
     case = Case("token", add_region(BLOCK, BLOCK))
     program = lower(case.region, columns=columns, iterated=False)
     commands, steps = [], []
-    for command, step in zip(program.commands, program.steps):
+    for command, step in zip(program.commands, program.step_of_command):
         silent = isinstance(command, Dma | Wait) and (
             command.direction == MM2S and (command.column, command.channel) != (column, channel)
         )
@@ -45,7 +47,7 @@ def one_token(columns: int, column: int | None = None, channel: int | None = Non
         commands.append(command)
         steps.append(step)
     words = encode(commands, device_columns=columns)
-    return case, replace(program, commands=tuple(commands), steps=tuple(steps), dispatches=(words,))
+    return case, replace(program, commands=tuple(commands), step_of_command=tuple(steps), dispatches=(words,))
 
 
 def of_form(name: str, columns: int) -> tuple[Case, Program]:

@@ -18,7 +18,7 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.utils import logging as hf_logging
 
-from torch_xdna import configuration
+from torch_xdna import model_config as configuration
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.vocabulary import Vocabulary
 

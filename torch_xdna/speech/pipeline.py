@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from torch_xdna.audio import AudioError, read_blocks, shown
 from torch_xdna.errors import XdnaError
+from torch_xdna.speech.audio import AudioError, read_blocks, shown
 from torch_xdna.speech.languages import Heard
 from torch_xdna.speech.subtitles import Segment
 from torch_xdna.speech.transcriber import Encoded, Transcriber

@@ -357,7 +357,7 @@ def _take_ct2(found: Transcriber, name: str | Path, *, needed: bool) -> None:
 
 def _numpy_encoder(model: Any, device: str) -> Encoder:
     """The model's own weights, for windows that are shorter than its context."""
-    from lowering.time.encoder import encoder_config
+    from lowering.whisper import encoder_config
     from torch_xdna.encoder.doors import open_door
 
     door = open_door(device)

@@ -3,8 +3,8 @@
 No torch, no ml_dtypes: only `torch_xdna.devices.array.device` knows torch.
 """
 
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.simulator import RunStats, Simulator, execute
-from torch_xdna.devices.array.trace import Trace
+from torch_xdna.devices.array.timeline import Trace
 
-__all__ = ["Refusal", "RunStats", "Simulator", "Trace", "execute"]
+__all__ = ["HardwareFault", "RunStats", "Simulator", "Trace", "execute"]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lowering import ops
-from lowering.time.encoder import encoder_config, encoder_region
+from lowering.whisper import encoder_config, encoder_region
 from torch_xdna.devices.array.device import ArrayDevice
 from torch_xdna.devices.emulator import EmulatorDevice
 

@@ -6,9 +6,13 @@ It also keeps what the stream can know about the array (see `torch_xdna.devices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lowering.instructions import (
+import numpy as np
+
+from lowering.commands.commands import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32
+from lowering.commands.decode import decode, records
+from lowering.commands.registers import (
     CONTROL,
     DESCRIPTOR_ADDRESS_FIELD,
     DESCRIPTOR_BASE,
@@ -17,18 +21,19 @@ from lowering.instructions import (
     TOKEN_BIT,
     TOKEN_ID_MASK,
     TOKEN_ID_SHIFT,
-    AddressPatch,
-    BlockWrite,
-    MaskWrite,
-    Wait,
-    Write32,
 )
-from torch_xdna.devices.array.errors import Refusal
-from torch_xdna.devices.array.memory import Argument
-from torch_xdna.devices.array.shim import DESCRIPTORS, Channel, ReadChannel, Shim, Task
+from torch_xdna.devices.array.arguments import Argument
+from torch_xdna.devices.array.array import Array
+from torch_xdna.devices.array.errors import HardwareFault
+from torch_xdna.devices.array.shim import (
+    DESCRIPTORS,
+    Channel,
+    ReadChannel,
+    Shim,
+    Task,
+)
 
-if TYPE_CHECKING:
-    from torch_xdna.devices.array.simulator import Array, Numbered
+Numbered = tuple[int, BlockWrite | AddressPatch | Write32 | MaskWrite | Wait]  # with its command's number
 
 _CHANNEL_OF_QUEUE = {address: channel for channel, address in QUEUE.items()}
 _CHANNEL_OF_CONTROL = {address: channel for channel, address in CONTROL.items()}
@@ -45,18 +50,18 @@ class Controller:
         self.waiting: tuple[int, Channel, Task] | None = None  # command, and whose token
 
     def start(self) -> None:
-        self.array.engine.after(0.0, self.step)
+        self.array.context.engine.after(0.0, self.step)
 
     def step(self, _: Any = None) -> None:
         """Execute the next record."""
         if self.position == len(self.commands):
-            self.finished, self.end = True, self.array.engine.now
+            self.finished, self.end = True, self.array.context.engine.now
             self.refuse_leftovers()
             return
         number, record = self.commands[self.position]
-        costs, now = self.array.costs, self.array.engine.now
+        costs, now = self.array.context.costs, self.array.context.engine.now
         if isinstance(record, Write32) and record.address in _CHANNEL_OF_QUEUE and now < self.next_push:
-            self.array.engine.after(self.next_push - now, self.step)
+            self.array.context.engine.after(self.next_push - now, self.step)
             return
         self.position += 1
         if isinstance(record, Wait):
@@ -66,13 +71,13 @@ class Controller:
         if isinstance(record, BlockWrite):
             bd, field = self.descriptor(number, record)
             if field + len(record.words) > 8:
-                raise Refusal("register", f"command {number} writes across two descriptors")
+                raise HardwareFault("register", f"command {number} writes across two descriptors")
             shim.write(bd, field, record.words, f"command {number} (column {record.column})")
             cycles = costs.controller_cycles("blockwrite", len(record.words))
         elif isinstance(record, AddressPatch):
             bd, field = self.descriptor(number, record)
             if 4 * field != DESCRIPTOR_ADDRESS_FIELD:
-                raise Refusal(
+                raise HardwareFault(
                     "register", f"command {number} patches word {field} of descriptor {bd}, no address"
                 )
             shim.patch(bd, record.arg, record.offset, f"command {number} (column {record.column})")
@@ -83,15 +88,15 @@ class Controller:
         else:
             self.write(number, shim, record)
             cycles = costs.controller_cycles("write32")
-        self.array.engine.after(cycles, self.step)
+        self.array.context.engine.after(cycles, self.step)
 
     def shim(self, number: int, record: BlockWrite | AddressPatch | Write32 | MaskWrite) -> Shim:
         if record.row != 0:
-            raise Refusal(
+            raise HardwareFault(
                 "register", f"command {number} writes a register of tile ({record.column}, {record.row})"
             )
         if record.column >= len(self.array.shims):
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} names column {record.column}, the overlay has {len(self.array.shims)}",
             )
@@ -101,7 +106,7 @@ class Controller:
         """(descriptor, word in it) of an address."""
         bd, rest = divmod(record.address - DESCRIPTOR_BASE, DESCRIPTOR_STEP)
         if not 0 <= bd < DESCRIPTORS:
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} (column {record.column}) writes {record.address:#x}: not a queue",
             )
@@ -116,14 +121,16 @@ class Controller:
         channel = self.channel(number, record.column, key)
         if record.value & TOKEN_BIT:
             self.check_token_id(number, channel)
-        costs = self.array.costs
-        self.next_push = self.array.engine.now + (costs.push_next if channel.queue else costs.push_cold)
+        costs = self.array.context.costs
+        self.next_push = self.array.context.engine.now + (
+            costs.push_next if channel.queue else costs.push_cold
+        )
         shim.push(channel, record.value, number, self.arguments, self.array.channels)
 
     def set_token_id(self, number: int, record: MaskWrite) -> None:
         key = _CHANNEL_OF_CONTROL.get(record.address)
         if key is None or record.mask != TOKEN_ID_MASK or record.value & ~TOKEN_ID_MASK:
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} (column {record.column}) writes {record.value:#x} under mask "
                 f"{record.mask:#x} to {record.address:#x}: only a channel's token id is known "
@@ -132,7 +139,7 @@ class Controller:
         channel = self.channel(number, record.column, key)
         value = record.value >> TOKEN_ID_SHIFT
         if channel.unclaimed and value != self.token_ids.get(channel, 0):
-            raise Refusal(
+            raise HardwareFault(
                 "token",
                 f"command {number} changes the token id of {channel.name} while nobody has waited for the token of "
                 f"{channel.unclaimed[0].where}",
@@ -144,7 +151,7 @@ class Controller:
         passes = self.array.overlay.token_id
         value = self.token_ids.get(channel, 0)
         if value != passes:
-            raise Refusal(
+            raise HardwareFault(
                 "token",
                 f"command {number} ({channel.name}) asks for a token, but the token id of that channel is {value}"
                 f"{'' if channel in self.token_ids else ', since this stream has not set it'}: only id {passes} "
@@ -153,7 +160,7 @@ class Controller:
 
     def channel(self, number: int, column: int, key: tuple[str, int]) -> Channel:
         if column >= len(self.array.shims) or key not in self.array.shims[column].channels:
-            raise Refusal(
+            raise HardwareFault(
                 "register",
                 f"command {number} uses column {column} {key[0]} {key[1]}, where nothing is connected",
             )
@@ -162,7 +169,7 @@ class Controller:
     def wait(self, number: int, record: Wait) -> None:
         channel = self.channel(number, record.column, (record.direction, record.channel))
         if not channel.unclaimed:
-            raise Refusal(
+            raise HardwareFault(
                 "token", f"command {number} waits for a token of {channel.name} that was never issued"
             )
         task = channel.unclaimed.popleft()
@@ -183,7 +190,7 @@ class Controller:
         channel.learn(task)
         if task.received:  # of a transfer into memory: what its cores must have received
             self.learn_from_cores(channel.column, task.received)
-        self.array.engine.after(self.array.costs.controller_cycles("sync"), self.step)
+        self.array.context.engine.after(self.array.context.costs.controller_cycles("sync"), self.step)
 
     def learn_from_cores(self, column: int, received: list[tuple[int, int]]) -> None:
         """`received`: per row of a column, the A and B objects that its core has had."""
@@ -199,7 +206,19 @@ class Controller:
         for channel in self.array.channels:
             if channel.unclaimed:
                 task = channel.unclaimed[0]
-                raise Refusal("token", f"{task.where} issues a token that nobody waits for")
+                raise HardwareFault("token", f"{task.where} issues a token that nobody waits for")
             if channel.direction == "S2MM" and channel.unknown:
                 task = channel.unknown[0]
-                raise Refusal("token", f"{task.where} writes memory and nobody waits for its completion")
+                raise HardwareFault(
+                    "token", f"{task.where} writes memory and nobody waits for its completion"
+                )
+
+
+def numbered(words: np.ndarray) -> list[Numbered]:
+    """The records of a stream, each with the number of its command (as `torch-xdna disasm` counts them)."""
+    raw = records(words)
+    result: list[Numbered] = []
+    for number, command in enumerate(decode(words)):
+        for _ in range(3 if isinstance(command, Dma) else 1):
+            result.append((number, raw[len(result)]))
+    return result

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from kernels_xdna1.contract import PANEL_GELU, ROW_KINDS
 from lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
 from lowering.time.costs import Costs
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.context import Context, Kernel
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import InPort, Memory, OutPort
-from torch_xdna.devices.array.header import ROW_KINDS, check_header
-from torch_xdna.devices.array.interpreter import MOST_OBJECTS, place
+from torch_xdna.devices.array.header import check_header
+from torch_xdna.devices.array.interpreter import MOST_OBJECTS, Compiled, where_in
 
-if TYPE_CHECKING:
-    from torch_xdna.devices.array.simulator import Array
-
-Kernel = Callable[..., Any]
 _COPIED_HEADER_BYTES = 4 * HEADER_WORDS // 2
-GELU_FLAG = 260  # byte offset in a parameter block
+GELU_FLAG = 4 * PANEL_GELU  # byte offset in a parameter block
 
 
 def kernel_costs(costs: Costs) -> dict[str, Any]:
@@ -35,9 +33,9 @@ def kernel_costs(costs: Costs) -> dict[str, Any]:
         elif name == "gemm_params":
             table[name] = (by_objects(name), by_objects(name, "gelu"))
         elif name == "row_stats":  # the kinds without a statistics pass never call it
-            table[name] = [by_objects(name, k if i < 2 else "layer_norm") for i, k in ROW_KINDS.items()]
+            table[name] = [by_objects(name, k.name if k.statistics else "layer_norm") for k in ROW_KINDS]
         elif name == "row_apply":
-            table[name] = [by_objects(name, kind) for kind in ROW_KINDS.values()]
+            table[name] = [by_objects(name, kind.name) for kind in ROW_KINDS]
         else:
             table[name] = by_objects(name)
     return table
@@ -58,20 +56,29 @@ def no_kernels() -> dict[str, Kernel]:
 class Core:
     """`ports` and `buffers` by the names that the core program uses; addresses are plain integers."""
 
-    def __init__(self, array: Array, tile: Tile, overlay: Overlay, ports: dict[str, InPort | OutPort]):
-        self.array, self.tile, self.variant = array, tile, overlay.variant
+    def __init__(
+        self,
+        context: Context,
+        tile: Tile,
+        overlay: Overlay,
+        compiled: Compiled,
+        kernels: Mapping[str, Kernel],
+        costs: dict[str, Any],
+        ports: dict[str, InPort | OutPort],
+    ):
+        self.context, self.tile, self.variant = context, tile, overlay.variant
         self.row, self.column = tile.row - 2, tile.column
         self.ports = ports
         self.memories = {b.name: Memory(1, b.bytes) for b in overlay.buffers}
         self.buffers = {name: memory.addresses[0] for name, memory in self.memories.items()}
         words = ctypes.c_int32 * HEADER_WORDS
         self.header = memoryview(words.from_address(self.buffers["hdr"])).cast("B").cast("i")
-        self.kernels, self.costs = array.kernels, array.kernel_costs
+        self.kernels, self.costs = kernels, costs
         self.op = ""
         self.calls = 0
         self.busy = 0.0
         self.waits_for: InPort | OutPort | None = None
-        self.compiled = array.compiled
+        self.compiled = compiled
         self.program = self.compiled.function(self)
 
     def start(self) -> None:
@@ -84,10 +91,12 @@ class Core:
             self.waits_for = None
             self.calls += 1
             self.busy += wanted
-            if self.array.trace is not None:
-                now = self.array.engine.now
-                self.array.trace.add(str(self.tile), place(self.compiled, self.program), now, now + wanted)
-            self.array.engine.after(wanted, self.resume)
+            if self.context.trace is not None:
+                now = self.context.engine.now
+                self.context.trace.add(
+                    str(self.tile), where_in(self.compiled, self.program), now, now + wanted
+                )
+            self.context.engine.after(wanted, self.resume)
         else:
             self.waits_for = wanted
             wanted.waiter = self.resume
@@ -98,7 +107,7 @@ class Core:
         return self.op == "" and self.waits_for is self.ports["A"]
 
     def where(self) -> str:
-        return place(self.compiled, self.program)
+        return where_in(self.compiled, self.program)
 
     def has_gelu(self, panel: int) -> bool:
         """The GELU flag of a parameter block at an address."""
@@ -108,11 +117,11 @@ class Core:
         check_header(self.header, self.tile, self.variant)
 
     def refuse_op(self, op: int) -> None:
-        raise Refusal(
+        raise HardwareFault(
             "header",
             f"{self.tile} got a header with unknown op {op}: its overlay '{self.variant.name}' has no such case "
             "(1 gemm, 2 attention, 3 row op)",
         )
 
     def refuse_trips(self, word: int, trips: int) -> None:
-        raise Refusal("header", f"{self.tile} got a header whose word {word} asks for {trips} trips")
+        raise HardwareFault("header", f"{self.tile} got a header whose word {word} asks for {trips} trips")

@@ -71,7 +71,7 @@ class ArrayDevice:
 
     def prepare(self, region: ops.Region) -> ArrayExecutable:
         program = lower(region, columns=self.columns, iterated=self.iterated, split=self.split)
-        self.variant.check(op.kind for op in program.ops)
+        self.variant.check(op.kind for op in program.steps)
         return ArrayExecutable(self, program)
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from torch_xdna.devices.array.arguments import Argument, Range
+from torch_xdna.devices.array.array import Array
 from torch_xdna.devices.array.controller import Controller
 from torch_xdna.devices.array.core import Core
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import InPort
-from torch_xdna.devices.array.memory import Argument, Range
-
-if TYPE_CHECKING:
-    from torch_xdna.devices.array.simulator import Array
 
 
 def deadlock(array: Array, controller: Controller) -> str:
@@ -70,27 +67,29 @@ def check_finished(
     """Refuse what a stream left behind: it would be the beginning of the next run's data."""
     for core in array.cores:
         if not core.idle:
-            raise Refusal(
+            raise HardwareFault(
                 "leftover", f"at the stream's end {core.tile} is in the middle of an op: {core.where()}"
             )
     for channel in array.channels:
         if channel.queue:
             task = channel.queue[0]
-            raise Refusal("leftover", f"at the stream's end {task.where} has {task.left} words to go")
+            raise HardwareFault("leftover", f"at the stream's end {task.where} has {task.left} words to go")
         if channel.position:
-            raise Refusal("leftover", f"at the stream's end {channel.name} has moved only part of an object")
+            raise HardwareFault(
+                "leftover", f"at the stream's end {channel.name} has moved only part of an object"
+            )
     for store in array.stores:
         if any(s.sent < store.arrived for s in store.senders) or any(
             p.filled for s in store.senders for p in s.ports
         ):
-            raise Refusal("leftover", f"at the stream's end objects are left in {store.name}")
+            raise HardwareFault("leftover", f"at the stream's end objects are left in {store.name}")
     for join in array.joins:
         if any(p.sent > join.drained or p.ready for p in join.parts):
-            raise Refusal("leftover", f"at the stream's end objects are left in {join.name}")
+            raise HardwareFault("leftover", f"at the stream's end objects are left in {join.name}")
     for argument, ranges in zip(arguments, results or ()):
         for offset, size in ranges:
             if not argument.settled(offset, size):
-                raise Refusal(
+                raise HardwareFault(
                     "result", f"bytes {offset} to {offset + size} of the results were not all written"
                 )
     for channel in array.channels:

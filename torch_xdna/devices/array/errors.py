@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch_xdna.errors import XdnaError
 
 
-class Refusal(XdnaError):
+class HardwareFault(XdnaError):
     """The program does something that the hardware can't do or that depends on luck.
 
     `kind` is a short stable word for tests and tables ("queue", "descriptor", "deadlock", ...); the message

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from torch_xdna.devices.array.errors import Refusal
-
-if TYPE_CHECKING:
-    from torch_xdna.devices.array.simulator import Array
+from torch_xdna.devices.array.context import Context
+from torch_xdna.devices.array.errors import HardwareFault
 
 WORD = 4
 
@@ -61,7 +59,7 @@ class InPort:
 
     def release(self, count: int) -> None:
         if count > self.filled:
-            raise Refusal(
+            raise HardwareFault(
                 "release", f"a core gives back {count} objects of {self.name} and holds {self.filled}"
             )
         self.filled -= count
@@ -106,12 +104,14 @@ class Store:
 class Broadcast:
     """Sends its part of a store's objects to all its ports at once."""
 
-    __slots__ = ("array", "busy", "cycles", "name", "offset", "ports", "sent", "size", "store")
+    __slots__ = ("busy", "context", "cycles", "name", "offset", "ports", "sent", "size", "store")
 
-    def __init__(self, array: Array, name: str, store: Store, offset: int, size: int, ports: list[InPort]):
-        self.array, self.name, self.store = array, name, store
+    def __init__(
+        self, context: Context, name: str, store: Store, offset: int, size: int, ports: list[InPort]
+    ):
+        self.context, self.name, self.store = context, name, store
         self.offset, self.size, self.ports = offset, size, ports
-        self.cycles = array.costs.stream_cycles(size)
+        self.cycles = context.costs.stream_cycles(size)
         self.sent = 0
         self.busy = False
         store.senders.append(self)
@@ -125,17 +125,17 @@ class Broadcast:
             if port.filled == port.depth:
                 return
         self.busy = True
-        self.array.engine.after(self.cycles, self.done)
+        self.context.engine.after(self.cycles, self.done)
 
     def done(self, _: Any) -> None:
-        store, array = self.store, self.array
+        store, context = self.store, self.context
         address = store.addresses[self.sent % store.depth] + self.offset
         for port in self.ports:
             port.deliver(address, self.size)
         self.busy = False
         self.sent += 1
-        if array.trace is not None:
-            array.trace.add(self.name, "object", array.engine.now - self.cycles, array.engine.now)
+        if context.trace is not None:
+            context.trace.add(self.name, "object", context.engine.now - self.cycles, context.engine.now)
         for port in self.ports:
             waiter = port.waiter
             if waiter is not None and port.filled >= port.want:
@@ -150,8 +150,8 @@ class OutPort:
 
     __slots__ = (
         "addresses",
-        "array",
         "busy",
+        "context",
         "cycles",
         "depth",
         "free",
@@ -167,11 +167,11 @@ class OutPort:
         "want",
     )
 
-    def __init__(self, array: Array, name: str, depth: int, size: int, part: int):
-        self.array, self.name, self.depth, self.size, self.part = array, name, depth, size, part
+    def __init__(self, context: Context, name: str, depth: int, size: int, part: int):
+        self.context, self.name, self.depth, self.size, self.part = context, name, depth, size, part
         self.memory = Memory(depth, size)
         self.addresses = self.memory.addresses
-        self.cycles = array.costs.stream_cycles(size)
+        self.cycles = context.costs.stream_cycles(size)
         self.free = depth
         self.head = 0  # next buffer that the core fills
         self.ready: list[
@@ -185,7 +185,7 @@ class OutPort:
     def release(self, count: int, received: tuple[int, int]) -> None:
         """The core gives its oldest buffers away; `received`: A and B objects it had got before."""
         if count > self.free:
-            raise Refusal(
+            raise HardwareFault(
                 "release", f"a core gives away {count} objects of {self.name} and holds {self.free}"
             )
         for _ in range(count):
@@ -198,7 +198,7 @@ class OutPort:
         if self.busy or not self.ready or self.sent - self.join.drained == self.join.depth:
             return
         self.busy = True
-        self.array.engine.after(self.cycles, self.done)
+        self.context.engine.after(self.cycles, self.done)
 
     def done(self, _: Any) -> None:
         address, received = self.ready.pop(0)

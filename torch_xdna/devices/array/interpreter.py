@@ -1,4 +1,4 @@
-"""The core program (data in `lowering.overlay.program`) -> a Python generator that a core runs.
+"""The core program (data in `lowering.overlay.core_program`) -> a Python generator that a core runs.
 
 The generator yields the cycles of each kernel call (a float), or the port it waits for. It is compiled from
 the description once per process; `Place` says for people where a generator stands.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
-from lowering.overlay.program import Acquire, Call, Loop, Release, Statement, Switch, Word, listing, walk
+from lowering.overlay.core_program import Acquire, Call, Loop, Release, Statement, Switch, Word, listing, walk
 
 # Trip counts above this can't come from a real program and would only keep the simulator busy.
 MOST_TRIPS = 1 << 16
@@ -53,7 +53,7 @@ def compile_program(program: Loop) -> Compiled:
     return Compiled(writer.source, writer.statements, scope["program"])
 
 
-def place(compiled: Compiled, generator: Generator[Any, None, None]) -> str:
+def where_in(compiled: Compiled, generator: Generator[Any, None, None]) -> str:
     """Where a waiting core stands: its statement, the loops around it and the op's name."""
     assert isinstance(generator, GeneratorType)
     frame = generator.gi_frame

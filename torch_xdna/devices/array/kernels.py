@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kernels_xdna1.compiler import CompilerError, cache_directory
 from kernels_xdna1.host import load
+from kernels_xdna1.host_compiler import CompilerError, cache_directory
 from lowering.overlay.description import KERNELS
-from torch_xdna.devices.array.core import Kernel
+from torch_xdna.devices.array.context import Kernel
 from torch_xdna.errors import DeviceError
 
 

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lowering import limits
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.arguments import Argument, Cursor, overlap
+from torch_xdna.devices.array.context import Context
+from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import Join, Store
-from torch_xdna.devices.array.memory import Argument, Cursor, overlap
 from torch_xdna.devices.array.transfer import Transfer, parse
-
-if TYPE_CHECKING:
-    from torch_xdna.devices.array.simulator import Array
 
 MM2S, S2MM = "MM2S", "S2MM"
 DESCRIPTORS = limits.SHIM_DESCRIPTOR.maximum + 1
@@ -72,8 +69,11 @@ class Bus:
 class Channel:
     """Common to both directions: the queue, tokens, and what is known of the tasks."""
 
-    def __init__(self, array: Array, column: int, direction: str, number: int, store: Store | Join):
-        self.array, self.column, self.direction, self.number = array, column, direction, number
+    def __init__(
+        self, context: Context, bus: Bus, column: int, direction: str, number: int, store: Store | Join
+    ):
+        self.context, self.bus = context, bus
+        self.column, self.direction, self.number = column, direction, number
         self.name = f"column {column} {direction} {number}"
         self.store = store
         self.object_words = store.object_words
@@ -108,9 +108,9 @@ class Channel:
             start = self.start_next if self.started else self.start_cold
             self.started = True
         words = min(self.object_words - self.position, task.left)
-        now = self.array.engine.now
+        now = self.context.engine.now
         end = self.bus.take(now + start, words * task.per_word, words * self.per_word)
-        self.array.engine.after(end - now, self.moved, (words, now))
+        self.context.engine.after(end - now, self.moved, (words, now))
 
     # What the directions differ in: cycles of a task's start and of a word on the stream, and the methods
     # below.
@@ -136,13 +136,13 @@ class Channel:
         task = self.queue[0]
         assert task.cursor is not None
         task.cursor.move(self.buffer() + 4 * self.position, words, self.direction == S2MM)
-        self.array.moved_words += words
+        self.context.moved_words += words
         task.left -= words
         self.position += words
         self.busy = False
         self.note(task)
-        if self.array.trace is not None:
-            self.array.trace.add(self.name, task.where, start, self.array.engine.now)
+        if self.context.trace is not None:
+            self.context.trace.add(self.name, task.where, start, self.context.engine.now)
         if self.position == self.object_words:
             self.position = 0
             self.store.complete()
@@ -171,15 +171,14 @@ class ReadChannel(Channel):
 
     store: Store
 
-    def __init__(self, array: Array, column: int, number: int, store: Store):
-        super().__init__(array, column, MM2S, number, store)
-        costs = array.costs
-        self.bus = array.read_bus
+    def __init__(self, context: Context, bus: Bus, column: int, number: int, store: Store):
+        super().__init__(context, bus, column, MM2S, number, store)
+        costs = context.costs
         self.start_cold, self.start_next = costs.mm2s_start_cold, costs.mm2s_start_next
         self.per_word = costs.mm2s_word
 
     def memory_cycles(self, run_bytes: int) -> float:
-        return 4 * self.array.costs.read_cycles(run_bytes, run_bytes) / run_bytes
+        return 4 * self.context.costs.read_cycles(run_bytes, run_bytes) / run_bytes
 
     def ready(self) -> bool:
         return self.position > 0 or self.store.room()
@@ -199,15 +198,14 @@ class WriteChannel(Channel):
 
     store: Join
 
-    def __init__(self, array: Array, column: int, number: int, store: Join):
-        super().__init__(array, column, S2MM, number, store)
-        costs = array.costs
-        self.bus = array.write_bus
+    def __init__(self, context: Context, bus: Bus, column: int, number: int, store: Join):
+        super().__init__(context, bus, column, S2MM, number, store)
+        costs = context.costs
         self.start_cold, self.start_next = costs.s2mm_start_cold, costs.s2mm_start_next
         self.per_word = costs.s2mm_word
 
     def memory_cycles(self, run_bytes: int) -> float:
-        return self.array.costs.write_cycles(4)
+        return self.context.costs.write_cycles(4)
 
     def ready(self) -> bool:
         return self.store.available()
@@ -238,7 +236,7 @@ class Shim:
         task = self._in_flight(bd)
         if task is not None:
             state = "is in flight" if not task.done else "is not known to be complete: nobody waited for it"
-            raise Refusal("descriptor", f"{where} rewrites descriptor {bd}, but {task.where} {state}")
+            raise HardwareFault("descriptor", f"{where} rewrites descriptor {bd}, but {task.where} {state}")
 
     def write(self, bd: int, first: int, words: tuple[int, ...], where: str) -> None:
         self.check_free(bd, where)
@@ -257,24 +255,26 @@ class Shim:
         bd, repeats, token = value & 0xF, (value >> 16 & 0xFF) + 1, bool(value >> 31)
         where = f"command {command} ({channel.name}, descriptor {bd})"
         if value & ~(1 << 31 | 0xFF << 16 | 0xF):
-            raise Refusal("register", f"{where} pushes {value:#010x}, which has reserved bits")
+            raise HardwareFault("register", f"{where} pushes {value:#010x}, which has reserved bits")
         if len(channel.unknown) >= limits.SHIM_QUEUE.maximum:
             waiting = ", ".join(str(t.command) for t in channel.unknown)
-            raise Refusal(
+            raise HardwareFault(
                 "queue",
                 f"{where} is the fifth task on a queue of {limits.SHIM_QUEUE.maximum}: "
                 f"commands {waiting} are not known to be complete",
             )
         live = {t.bd for c in self.channels.values() for t in c.unknown} | {bd}
         if len(live) > limits.SHIM_LIVE.maximum:
-            raise Refusal(
+            raise HardwareFault(
                 "live", f"{where} makes {len(live)} live descriptors, {limits.SHIM_LIVE.maximum} are safe"
             )
         patched = self.patched[bd]
         if patched is None:
-            raise Refusal("descriptor", f"{where} has no address: it was not patched since it was written")
+            raise HardwareFault(
+                "descriptor", f"{where} has no address: it was not patched since it was written"
+            )
         if patched[0] >= len(arguments):
-            raise Refusal("address", f"{where} uses argument {patched[0]}, there are {len(arguments)}")
+            raise HardwareFault("address", f"{where} uses argument {patched[0]}, there are {len(arguments)}")
         argument = arguments[patched[0]]
         transfer, self.registers[bd][6] = parse(self.registers[bd], patched[1], repeats, where)
         argument.check_inside(transfer, where)
@@ -286,7 +286,9 @@ class Shim:
 
     def _check_write(self, argument: Argument, transfer: Transfer, where: str, others: list[Channel]) -> None:
         for task in _conflicts(argument, transfer, others, MM2S):
-            raise Refusal("write", f"{where} writes memory that {task.where} reads: nobody waited for that")
+            raise HardwareFault(
+                "write", f"{where} writes memory that {task.where} reads: nobody waited for that"
+            )
         argument.begin_write(transfer, bool(_conflicts(argument, transfer, others, S2MM)))
 
 

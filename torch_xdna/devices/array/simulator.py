@@ -4,7 +4,7 @@
 
 It runs under any interpreter with numpy. The words are decoded, never the Python objects they came from; the
 core program, the FIFOs and their depths come from the overlay's description; the kernels are the C++ sources
-compiled for the CPU. Everything that would hang or corrupt hardware raises `Refusal`. Like the real array, a
+compiled for the CPU. Everything that would hang or corrupt hardware raises `HardwareFault`. Like the real array, a
 simulator keeps its state from run to run: core memories, FIFO positions, descriptors.
 
 Design notes:
@@ -24,21 +24,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lowering.decode import decode, device_columns, records
-from lowering.instructions import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32
+from lowering.commands.decode import device_columns
 from lowering.overlay.description import Overlay
 from lowering.overlay.description import overlay as describe
 from lowering.time.costs import Costs
-from torch_xdna.devices.array.controller import Controller
-from torch_xdna.devices.array.core import Core, Kernel, kernel_costs, no_kernels
+from torch_xdna.devices.array.arguments import Argument, Range
+from torch_xdna.devices.array.array import Array
+from torch_xdna.devices.array.context import Kernel
+from torch_xdna.devices.array.controller import Controller, numbered
+from torch_xdna.devices.array.core import no_kernels
 from torch_xdna.devices.array.diagnosis import check_finished, deadlock
-from torch_xdna.devices.array.engine import Engine
-from torch_xdna.devices.array.errors import Refusal
-from torch_xdna.devices.array.fabric import Broadcast, InPort, Join, OutPort, Store
-from torch_xdna.devices.array.interpreter import compile_program
-from torch_xdna.devices.array.memory import Argument, Range
-from torch_xdna.devices.array.shim import MM2S, S2MM, Bus, Channel, ReadChannel, Shim, WriteChannel
-from torch_xdna.devices.array.trace import Trace
+from torch_xdna.devices.array.errors import HardwareFault
+from torch_xdna.devices.array.timeline import Trace
 
 DEFAULT_CLOCK_GHZ = 1.6  # one of the clocks seen on real machines; only modelled times depend on it
 
@@ -59,60 +56,6 @@ class RunStats:
     @property
     def modelled_seconds(self) -> float:
         return self.cycles / self.clock_ghz * 1e-9
-
-
-class Array:
-    """The configured array: everything that lasts from run to run."""
-
-    def __init__(self, overlay: Overlay, costs: Costs, kernels: Mapping[str, Kernel]):
-        self.overlay, self.costs, self.kernels = overlay, costs, kernels
-        self.kernel_costs = kernel_costs(costs)
-        self.compiled = compile_program(overlay.program)
-        self.engine = Engine()
-        self.trace: Trace | None = None
-        self.read_bus, self.write_bus = Bus(), Bus()
-        self.moved_words = 0
-        self.stores: list[Store] = []
-        self.joins: list[Join] = []
-        self._connect()
-        for core in self.cores:
-            core.start()
-
-    def _connect(self) -> None:
-        """Build ports, memtiles and channels from the overlay's FIFOs and links."""
-        overlay = self.overlay
-        ports: dict[str, dict[str, InPort | OutPort]] = {str(t): {} for t in overlay.cores}
-        channels: dict[int, dict[tuple[str, int], Channel]] = {c: {} for c in range(overlay.columns)}
-        for link in overlay.links:
-            sources, targets = (
-                [overlay.fifo(n) for n in link.sources],
-                [overlay.fifo(n) for n in link.targets],
-            )
-            if sources[0].source.kind == "shim":
-                whole = sources[0]
-                store = Store(whole.name, whole.depth, whole.object_bytes)
-                self.stores.append(store)
-                for i, fifo in enumerate(targets):
-                    ends = [InPort(fifo.name, fifo.depth, fifo.object_bytes) for _ in fifo.targets]
-                    for tile, port in zip(fifo.targets, ends):
-                        ports[str(tile)][fifo.path] = port
-                    Broadcast(self, fifo.name, store, (*link.offsets, 0)[i], fifo.object_bytes, ends)
-                column = channels[whole.source.column]
-                number = sum(direction == MM2S for direction, _ in column)
-                column[MM2S, number] = ReadChannel(self, whole.source.column, number, store)
-            else:
-                whole = targets[0]
-                parts = [OutPort(self, f.name, f.depth, f.object_bytes, i) for i, f in enumerate(sources)]
-                for fifo, part in zip(sources, parts):
-                    ports[str(fifo.source)][fifo.path] = part
-                join = Join(whole.name, whole.depth, whole.object_bytes, parts)
-                self.joins.append(join)
-                column = channels[whole.targets[0].column]
-                number = sum(direction == S2MM for direction, _ in column)
-                column[S2MM, number] = WriteChannel(self, whole.targets[0].column, number, join)
-        self.cores = [Core(self, tile, overlay, ports[str(tile)]) for tile in overlay.cores]
-        self.shims = [Shim(c, channels[c]) for c in range(overlay.columns)]
-        self.channels = [channel for shim in self.shims for channel in shim.channels.values()]
 
 
 class Simulator:
@@ -145,7 +88,7 @@ class Simulator:
 
         `written`: per argument the byte ranges that the host wrote, None for all of it. `results`: per
         argument the ranges that the host will read, refused if the stream leaves any of it unwritten. Raises
-        `Refusal`; the array is then configured anew for the next run, as hardware would have to be.
+        `HardwareFault`; the array is then configured anew for the next run, as hardware would have to be.
         """
         return self._run(words, _memory(arguments, written), results, trace)
 
@@ -176,26 +119,26 @@ class Simulator:
         array = self._array or self._configure()
         self._array = None  # until the run has ended well
         self.runs += 1
-        array.trace = Trace() if trace else None
-        begin = array.engine.now
-        counters = array.engine.events, array.moved_words, sum(c.calls for c in array.cores)
+        array.context.trace = Trace() if trace else None
+        begin = array.context.engine.now
+        counters = array.context.engine.events, array.context.moved_words, sum(c.calls for c in array.cores)
         busy = [c.busy for c in array.cores]
         controller = Controller(array, commands, memory)
         controller.start()
-        array.engine.run()
+        array.context.engine.run()
         if not controller.finished:
-            raise Refusal("deadlock", deadlock(array, controller))
+            raise HardwareFault("deadlock", deadlock(array, controller))
         check_finished(array, memory, results)
         self._array = array
         return RunStats(
             cycles=controller.end - begin,
             clock_ghz=self.costs.clock_ghz,
-            events=array.engine.events - counters[0],
+            events=array.context.engine.events - counters[0],
             instructions=len(commands),
-            bytes_moved=4 * (array.moved_words - counters[1]),
+            bytes_moved=4 * (array.context.moved_words - counters[1]),
             kernel_calls=sum(c.calls for c in array.cores) - counters[2],
             core_busy=[c.busy - b for c, b in zip(array.cores, busy)],
-            trace=array.trace,
+            trace=array.context.trace,
         )
 
     def _configure(self) -> Array:
@@ -229,16 +172,3 @@ def _kernels(chosen: Mapping[str, Kernel] | bool, overlay: Overlay) -> Mapping[s
 
         return host_kernels(overlay.variant.defines)
     return chosen or no_kernels()
-
-
-Numbered = tuple[int, "BlockWrite | AddressPatch | Write32 | MaskWrite | Wait"]
-
-
-def numbered(words: np.ndarray) -> list[Numbered]:
-    """The records of a stream, each with the number of its command (as `torch-xdna disasm` counts them)."""
-    raw = records(words)
-    result: list[Numbered] = []
-    for number, command in enumerate(decode(words)):
-        for _ in range(3 if isinstance(command, Dma) else 1):
-            result.append((number, raw[len(result)]))
-    return result

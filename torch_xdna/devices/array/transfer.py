@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from torch_xdna.devices.array.errors import Refusal
+from torch_xdna.devices.array.errors import HardwareFault
 
 _STEP = 0xFFFFF
 _VALID = 1 << 25
@@ -92,22 +92,24 @@ def parse(words: list[int], offset_bytes: int, repeats: int, where: str) -> tupl
     """The transfer of a descriptor executed `repeats` times, and its iteration counter afterwards."""
     length, _, high, dim0, dim1, dim2, iteration, control = words
     if not control & _VALID:
-        raise Refusal("descriptor", f"{where} is not valid: its valid bit is 0")
+        raise HardwareFault("descriptor", f"{where} is not valid: its valid bit is 0")
     if control & ~_VALID:
-        raise Refusal(
+        raise HardwareFault(
             "descriptor", f"{where} uses locks or chaining ({control:#010x}), which no shim here has"
         )
     if high & _PACKET or high >> 16 & 0x7FFF:
-        raise Refusal("descriptor", f"{where} sends packets ({high:#010x}), but all streams are circuits")
+        raise HardwareFault(
+            "descriptor", f"{where} sends packets ({high:#010x}), but all streams are circuits"
+        )
     for index, mask in _UNMODELLED.items():
         if words[index] & mask:
-            raise Refusal(
+            raise HardwareFault(
                 "descriptor", f"{where} has reserved bits set in word {index} ({words[index]:#010x})"
             )
     if length == 0:
-        raise Refusal("descriptor", f"{where} moves 0 words")
+        raise HardwareFault("descriptor", f"{where} moves 0 words")
     if offset_bytes % 4:
-        raise Refusal("descriptor", f"{where} starts at byte {offset_bytes}, not at a multiple of 4")
+        raise HardwareFault("descriptor", f"{where} starts at byte {offset_bytes}, not at a multiple of 4")
     wrap0, wrap1 = dim0 >> 20 & 0x3FF, dim1 >> 20 & 0x3FF
     steps = (dim2 & _STEP) + 1, (dim1 & _STEP) + 1, (dim0 & _STEP) + 1
     size0 = wrap0 or length

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lowering import ops as ir
 from torch_xdna.devices.emulator import native_bf16, numerics
+from torch_xdna.devices.emulator.chunk_plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix
 from torch_xdna.devices.emulator.packing import LANES, Packed
-from torch_xdna.devices.emulator.plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
 from torch_xdna.devices.emulator.workspace import Scratch, Workspace
-from torch_xdna.profile.ranges import device_range
+from torch_xdna.devices.profiler_range import device_range
 
 # Elements of a piece's widest matrix (4 MB as fp32): bounds a chunk's temporaries. Pieces that fit a core's L2
 # cache were expected to be faster and are not: every kernel call costs more than the cache misses that it saves.
@@ -136,7 +136,7 @@ class _Chunk:
             self.values.clear()
             head = step.parts[0] if isinstance(step, Product) else step
             return native_bf16.product(
-                operand, weight, gelu=head.gelu, residual=self._residual(step, head.residual)
+                operand, weight, activation=head.activation, residual=self._residual(step, head.residual)
             )
         return torch.mm(operand, weight.t(), out=self.scratch.matrix("result", self.rows, weight.shape[0]))
 
@@ -153,13 +153,13 @@ class _Chunk:
     # After it, piece by piece.
 
     def _finish(self, step: Matrix, result: Tensor) -> None:
-        """GELU and residual, where they are still to come, and rounding."""
+        """Activation and residual, where they are still to come, and rounding."""
         if isinstance(step, ir.Attention):
             return self._keep(step.out, result)
         head = step.parts[0] if isinstance(step, Product) else step
         if result.dtype == torch.float32:
-            if head.gelu:
-                torch.ops.aten.gelu_(result)
+            if head.activation:
+                numerics.ACTIVATE[head.activation](result)
             residual = self._residual(step, head.residual)
             if residual is not None:
                 result.add_(residual.float())

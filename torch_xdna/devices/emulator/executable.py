@@ -13,9 +13,9 @@ from lowering.ops import Region
 from torch_xdna.devices.base import Stats
 from torch_xdna.devices.emulator import native_bf16
 from torch_xdna.devices.emulator.chunk import Clip, run_chunk
+from torch_xdna.devices.emulator.chunk_plan import chunks, make_plan
 from torch_xdna.devices.emulator.memory import empty
 from torch_xdna.devices.emulator.packing import Packed, pack
-from torch_xdna.devices.emulator.plan import chunks, make_plan
 from torch_xdna.devices.emulator.workers import run_all
 from torch_xdna.devices.emulator.workspace import Workspace
 

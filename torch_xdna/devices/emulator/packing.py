@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lowering import ops as ir
+from torch_xdna.devices.emulator.chunk_plan import ChunkPlan, Product
 from torch_xdna.devices.emulator.memory import empty, zeros
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix, bf16_matrix
-from torch_xdna.devices.emulator.plan import Plan, Product
 
 LANES = 16  # fp32 numbers in a cache line: rows start on one
 
@@ -42,7 +42,7 @@ class Packed:
         )
 
 
-def pack(plan: Plan, params: Mapping[str, Tensor], *, native: bool = False) -> Packed:
+def pack(plan: ChunkPlan, params: Mapping[str, Tensor], *, native: bool = False) -> Packed:
     """Copies of the parameters; nothing in the result shares memory with them. `native`: for the CPU's own bf16
     product, wherever that can do a step whole."""
     packed = Packed({}, {}, {})
@@ -71,7 +71,7 @@ def pack(plan: Plan, params: Mapping[str, Tensor], *, native: bool = False) -> P
 def _matrix(
     weights: list[Tensor], biases: list[Tensor | None], step: ir.Linear | ir.Conv1d, native: bool
 ) -> Tensor | Bf16Matrix:
-    if native and not (step.gelu and step.residual is not None):  # oneDNN fuses one of them, not both
+    if native and not (step.activation and step.residual is not None):  # oneDNN fuses one of them, not both
         return bf16_matrix(weights, biases, bias_in_columns=step.residual is not None)
     n, k = sum(w.shape[0] for w in weights), weights[0].shape[1]
     matrix = zeros((n, -(-(k + 1) // LANES) * LANES))[:, : k + 1]

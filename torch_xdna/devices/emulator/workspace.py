@@ -12,8 +12,8 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from torch_xdna.devices.emulator.chunk_plan import HALO, ChunkPlan, Store
 from torch_xdna.devices.emulator.memory import empty, zeros
-from torch_xdna.devices.emulator.plan import HALO, Plan, Store
 
 
 class Scratch:
@@ -41,7 +41,7 @@ class Workspace:
     `native`: keys and values in bf16, for the CPU's own bf16 product.
     """
 
-    def __init__(self, plan: Plan, *, native: bool = False) -> None:
+    def __init__(self, plan: ChunkPlan, *, native: bool = False) -> None:
         self.native = native
         self._stores: dict[Store, Tensor] = {}
         self.by_row = {v: self._tensor(store) for v, store in plan.by_row.items()}

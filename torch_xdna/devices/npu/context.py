@@ -110,7 +110,7 @@ def _wait_for_context(
 
 def _users() -> list[tuple[int, str]]:
     """Other processes that have the device open, as far as this user may see."""
-    from torch_xdna.doctor.system import System, device_users
+    from torch_xdna.devices.npu.machine import System, device_users
 
     return device_users(System())
 

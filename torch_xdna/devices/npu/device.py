@@ -13,7 +13,7 @@ from lowering import lower
 from lowering.ops import Region
 from lowering.program import Program
 from torch_xdna.devices import npu
-from torch_xdna.devices.npu.program import NpuProgram, Weights
+from torch_xdna.devices.npu.loaded_program import NpuProgram, Weights
 from torch_xdna.devices.npu.stats import NpuStats
 
 
@@ -36,7 +36,7 @@ class NpuDevice:
 
     def prepare(self, region: Region) -> NpuExecutable:
         program = lower(region, columns=self.columns, iterated=self.iterated, split=self.split)
-        return NpuExecutable(self.npu.load(program))
+        return NpuExecutable(npu.load(self.npu, program))
 
 
 class NpuExecutable:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels_xdna1 import compiler
+from kernels_xdna1 import host_compiler
 from torch_xdna.devices.npu.errors import NpuUnavailable
 
 VARIABLE = "TORCH_XDNA_SYNC"
@@ -47,19 +47,19 @@ def chosen() -> Flush:
         raise NpuUnavailable(f"{VARIABLE} is {wanted!r}; valid values: flush, xrt")
     if wanted == "xrt":
         return Flush(None, f"{VARIABLE}=xrt")
-    if "clflushopt" not in compiler.cpu().split():
+    if "clflushopt" not in host_compiler.cpu().split():
         return Flush(None, "this processor has no clflushopt")
     if ini := _leaves_it_to_the_kernel():
         return Flush(None, f"{ini} sets force_driver_sync")
     try:
         return Flush(_compiled(), "clflushopt")
-    except (compiler.CompilerError, OSError) as error:
+    except (host_compiler.CompilerError, OSError) as error:
         return Flush(None, f"the flush can't be compiled: {error}")
 
 
 def _compiled() -> Callable[[int, np.ndarray], None]:
     source = Path(__file__).with_suffix(".cc").read_text()
-    function = ctypes.CDLL(str(compiler.shared_object("flush", source, FLAGS))).flush
+    function = ctypes.CDLL(str(host_compiler.shared_object("flush", source, FLAGS))).flush
     function.restype = None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
 

@@ -5,7 +5,7 @@
 - After a fork both processes hold the same open device: if the child's copies were destroyed, the driver
   would close the parent's context. The child keeps all of them for ever and never uses them.
 - At exit, Python's order of destruction is arbitrary, XRT wants runs, buffers, kernel, context, device:
-  `process` closes in that order, and what can't be closed is kept.
+  `chip` closes in that order, and what can't be closed is kept.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def installed_variant(columns: int = 4) -> Variant:
 
 def cache_path(columns: int) -> Path:
     """Where `torch-xdna build-overlay` puts its result for this version."""
-    from kernels_xdna1.compiler import cache_directory
+    from kernels_xdna1.host_compiler import cache_directory
 
     return cache_directory() / f"{kernel_name(columns)}.xclbin"
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_xdna.devices.npu import binding, lifetime, wait
+from torch_xdna.devices.npu.buffers import Buffer
 from torch_xdna.devices.npu.context import (
     ARGUMENT_ACTIVATIONS,
     ARGUMENT_OPCODE,
     OPCODE,
     Context,
 )
-from torch_xdna.devices.npu.memory import Buffer
 from torch_xdna.devices.npu.stats import NpuStats
 
 GRACE_S = 0.5  # for runs whose results nobody wants any more

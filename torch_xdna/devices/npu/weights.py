@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 
+from torch_xdna.devices.npu.buffers import Buffer
 from torch_xdna.devices.npu.context import Context
 from torch_xdna.devices.npu.errors import NpuMemory
-from torch_xdna.devices.npu.memory import Buffer
 from torch_xdna.devices.npu.stats import NpuStats
 
 

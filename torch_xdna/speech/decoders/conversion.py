@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kernels_xdna1.compiler import cache_directory
+from kernels_xdna1.host_compiler import cache_directory
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.decoders import ct2
 

@@ -1,0 +1,1 @@
+"""Commands of a dispatch and their words: `commands`, `registers`, `schedule` (order), `encode`, `decode`, `check`."""

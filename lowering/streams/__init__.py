@@ -1,0 +1,1 @@
+"""What a step moves and computes: `gemm`, `attention`, `rows` -> `step_streams`; `descriptors` fits the hardware."""

@@ -1,0 +1,1 @@
+"""What a call of a compiled graph runs: `graph`, `region_call`, `borders`, `recipes`, `weight_store`, `recovery`."""

@@ -1,0 +1,124 @@
+"""One region in a graph: tensors in, the device's work, tensors out; shared executables and packed weights."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+from torch import Tensor, fx, nn
+
+from lowering.errors import LoweringError
+from lowering.ops import Region
+from torch_xdna.devices import Device, Executable
+from torch_xdna.devices.profiler_range import device_range
+from torch_xdna.errors import DeviceError
+from torch_xdna.execution.borders import entering, leaving
+from torch_xdna.execution.lengths import ByRow, Runs, by_row, with_rows
+from torch_xdna.execution.recipes import Recipe, pack, recipes_of
+from torch_xdna.execution.recovery import Recovery, eager_twin, without_data, without_grad
+from torch_xdna.execution.weight_store import WeightStore
+from torch_xdna.matching.views import roots
+from torch_xdna.partitioning.regions import GraphRegion
+
+
+class RegionRefused(Exception):
+    """The device can't take the region that computes `nodes`."""
+
+    def __init__(self, cause: LoweringError, nodes: tuple[fx.Node, ...]) -> None:
+        super().__init__(str(cause))
+        self.nodes = nodes
+
+
+def region_call(gm: fx.GraphModule, part: GraphRegion, device: Device, recovery: Recovery) -> RegionCall:
+    try:
+        return RegionCall(gm, part, device, recovery)
+    except LoweringError as error:
+        raise RegionRefused(error, part.nodes) from error
+
+
+class RegionCall(nn.Module):
+    """A region in a graph: takes inputs, then what weights come from; returns the exported tensors."""
+
+    def __init__(self, gm: fx.GraphModule, part: GraphRegion, device: Device, recovery: Recovery) -> None:
+        super().__init__()
+        region = part.region
+        sources = list(dict.fromkeys(n for w in part.weights.values() for n in sorted(roots(w.node))))
+        own = [b.node for b in part.inputs] + sources
+        self.eager, more = eager_twin(gm, part, list(dict.fromkeys(own)))
+        self.reads, self.recovery = own + more, recovery
+        self._sources = slice(len(part.inputs), len(own))
+        self._eager_args = [self.reads.index(n) for n in dict.fromkeys(self.reads)]
+        self.region = region
+        recipes = recipes_of(part.weights, sources)
+        self.prepared: Runs
+        if by_row(region, part.batch):
+            self.prepared = ByRow(lambda rows: _prepared_rows(device, region, recipes, rows))
+        else:
+            self.prepared = _prepared(device, region, recipes)
+        self._inputs = [
+            entering(b.dims, region.value(v).rows, region.value(v).cols)
+            for b, v in zip(part.inputs, region.inputs)
+        ]
+        self._outputs = [(b.index, leaving(b.node, b.dims)) for b in part.outputs]
+        indices = [b.index for b in part.outputs]
+        # A value exported twice must not become two names for one memory.
+        self._again = [index in indices[:i] for i, index in enumerate(indices)]
+
+    def forward(self, *args: Tensor) -> list[Tensor]:
+        if without_data(args):
+            return self._run_eager(args)
+        try:
+            results = self._on_device(args)
+        except DeviceError as error:
+            return self.recovery.recover(self.region.name, error, lambda: self._run_eager(args))
+        return [
+            leave(results[i].clone() if again else results[i])
+            for (i, leave), again in zip(self._outputs, self._again)
+        ]
+
+    def _run_eager(self, args: Sequence[Tensor]) -> list[Tensor]:
+        return without_grad(self.eager, [args[i] for i in self._eager_args])
+
+    def _on_device(self, args: Sequence[Tensor]) -> list[Tensor]:
+        inputs = [enter(t) for enter, t in zip(self._inputs, args)]
+        return self.prepared.run(inputs, args[self._sources])
+
+
+class Prepared:
+    """An executable and the weights packed for it, shared by graphs with equal regions (other batches)."""
+
+    def __init__(self, executable: Executable, recipes: tuple[Recipe, ...], name: str) -> None:
+        self.executable = executable
+        self._name = name
+        self.weights = WeightStore(lambda sources: pack(executable, recipes, sources))
+
+    def run(self, inputs: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
+        packed = self.weights.get(sources)
+        with device_range(self._name):
+            return self.executable.run(inputs, packed)
+
+
+_PREPARED: weakref.WeakValueDictionary[tuple, Prepared] = weakref.WeakValueDictionary()
+
+
+def _prepared(device: Device, region: Region, recipes: tuple[Recipe, ...]) -> Prepared:
+    key = (device, region, recipes)
+    found = _PREPARED.get(key)
+    if found is None:
+        name = f"{region.name} on {device.name}"
+        found = _PREPARED[key] = Prepared(device.prepare(region), recipes, name)
+    return found
+
+
+def _prepared_rows(device: Device, region: Region, recipes: tuple[Recipe, ...], rows: int) -> Prepared:
+    """The region for another number of rows."""
+    region = with_rows(region, rows)
+    shapes = {p.name: p.shape for p in region.params}
+    return _prepared(device, region, tuple(r._replace(shape=shapes[r.param]) for r in recipes))
+
+
+def forget() -> None:
+    """Free all packed weights: after torch._dynamo.reset(), which itself keeps the code behind a graph break."""
+    for prepared in list(_PREPARED.values()):
+        prepared.weights.clear()
+    _PREPARED.clear()

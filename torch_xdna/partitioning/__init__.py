@@ -1,0 +1,1 @@
+"""Where each op runs: `decision` (the loop), `demand`, `partition` (stages), `regions`, `fusion`."""

@@ -1,3 +1,0 @@
-"""What stands between a recording and its samples: where its bytes come from (source), which streams they hold
-and whether all of them are there (parts), and the decoder (decode). `torch_xdna.audio` puts them together.
-"""
