@@ -85,7 +85,7 @@ def measured_costs(model: str | None, recording: str) -> tuple[Costs, float]:
     import torch
 
     from torch_xdna import speech
-    from torch_xdna.audio import read_blocks
+    from torch_xdna.speech.audio import read_blocks
     from torch_xdna.speech.transcriber import load
     from torch_xdna.speech.windows import windows
 
@@ -174,7 +174,7 @@ def joined(path: Path) -> str:
     import soundfile
 
     from torch_xdna import speech
-    from torch_xdna.audio import read
+    from torch_xdna.speech.audio import read
 
     soundfile.write(path, np.concatenate([read(clip.path, 16_000) for clip in speech.clips()]), 16_000)
     return str(path)

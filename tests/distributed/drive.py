@@ -17,7 +17,7 @@ from scripted import tone
 from toy import Toy
 
 from torch_xdna.distributed import job
-from torch_xdna.speech.engine import Asked
+from torch_xdna.speech.engine import Wanted
 
 
 def ran(log: Path) -> int:
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     log.mkdir()
     found: dict[str, Any] = {}
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    asked = Asked()
+    asked = Wanted()
 
     def run(name: str, workers: int, seconds: float = 0.0, finished: Any = None, output: str = "") -> None:
         into = folder / (output or name)

@@ -25,7 +25,7 @@ from toy import Toy  # noqa: E402
 
 from torch_xdna.distributed import job  # noqa: E402
 from torch_xdna.distributed.claims import NPU  # noqa: E402
-from torch_xdna.speech.engine import Asked  # noqa: E402
+from torch_xdna.speech.engine import Wanted  # noqa: E402
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
         summary = job.run(
-            Toy(folder / "log", 0.2), Asked(), folder / "sounds", folder / "out", finished=finished
+            Toy(folder / "log", 0.2), Wanted(), folder / "sounds", folder / "out", finished=finished
         )
         rows = [row for file in (folder / "out").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     ray.shutdown()

@@ -21,7 +21,7 @@ from torch_xdna.distributed.claims import NPU, READING, claims
 from torch_xdna.distributed.sources import Recording, recordings
 from torch_xdna.distributed.workers import Worker
 from torch_xdna.errors import XdnaError
-from torch_xdna.speech.engine import Asked
+from torch_xdna.speech.engine import Wanted
 
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra `ray` is not installed")
 
@@ -160,7 +160,7 @@ def test_claims() -> None:
 def pieces(sounds: Path, **fails: Exception) -> list[dict[str, Any]]:
     engine = Scripted()
     engine.fails = {int(pitch[1:]): error for pitch, error in fails.items()}
-    worker = Worker(lambda: engine, Asked(), batch_size=4)
+    worker = Worker(lambda: engine, Wanted(), batch_size=4)
     rows = [row for group in reading.groups(recordings(sounds)) for row in reading.read(group, RATE, 10.0)]
     out = worker({"meta": [row["meta"] for row in rows], "samples": [row["samples"] for row in rows]})
     return [json.loads(text) for text in out["piece"]]

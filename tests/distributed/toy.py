@@ -10,7 +10,7 @@ from pathlib import Path
 from scripted import RATE, Scripted
 
 from torch_xdna.distributed.claims import Claims
-from torch_xdna.speech.engine import Asked, Ran
+from torch_xdna.speech.engine import Ran, Wanted
 
 DEADLY = "7000"  # a tone of so many Hz ends the process that hears it
 
@@ -22,7 +22,7 @@ class Slow(Scripted):
         super().__init__()
         self._folder, self._seconds = folder, seconds
 
-    def run(self, windows, heard, asked: Asked) -> Ran:
+    def run(self, windows, heard, asked: Wanted) -> Ran:
         time.sleep(self._seconds)
         ran = super().run(windows, heard, asked)
         if any(segments[0].text == DEADLY for segments in ran.found):

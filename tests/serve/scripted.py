@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import soundfile
 
-from torch_xdna.speech.engine import Asked, Ran
+from torch_xdna.speech.engine import Ran, Wanted
 from torch_xdna.speech.heard import Heard
-from torch_xdna.speech.subtitles import Segment
+from torch_xdna.speech.subtitles import Segment, Word
 from torch_xdna.speech.windows import Window
+from torch_xdna.speech.windows import windows as cut
 
 RATE = 16_000
 
@@ -31,14 +32,13 @@ class Scripted:
 
     name, device, rate, window_seconds = "toy", "npu", RATE, 10.0
     is_multilingual, languages, takes_prompts = True, ("en", "es"), True
-    gives_words, no_words = False, "the toy has none"
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.fails: dict[int, Exception] = {}
         self.falls_back = False
-        self.batches: list[tuple[list[int], Asked]] = []
+        self.batches: list[tuple[list[int], Wanted]] = []
         self.running = threading.Event()
 
     def language(self, name: str) -> str | None:
@@ -47,7 +47,10 @@ class Scripted:
     def failures(self) -> dict[str, int]:
         return {"region 0 runs eager on the CPU, because it is scripted": 1} if self.falls_back else {}
 
-    def run(self, windows: Sequence[Window], heard: Sequence[Heard], asked: Asked) -> Ran:
+    def windows(self, blocks: Iterable[np.ndarray]) -> Iterator[Window]:
+        return cut(blocks, self.rate, self.window_seconds)
+
+    def run(self, windows: Sequence[Window], heard: Sequence[Heard], asked: Wanted) -> Ran:
         pitches = [_pitch(window) for window in windows]
         self.batches.append((pitches, asked))
         self.running.set()
@@ -58,9 +61,14 @@ class Scripted:
         for one in heard:
             one.hear({"en": 0.9, "es": 0.1}, 1.0)
         found: list = [
-            [Segment(w.start, w.start + w.seconds, str(pitch))] for w, pitch in zip(windows, pitches)
+            [Segment(w.start, w.start + w.seconds, str(pitch), _words(w, pitch) if asked.words else ())]
+            for w, pitch in zip(windows, pitches)
         ]
         return Ran(found, ("npu", "cpu") if self.falls_back else ("npu",))
+
+
+def _words(window: Window, pitch: int) -> tuple[Word, ...]:
+    return (Word(window.start, window.start + window.seconds, str(pitch)),)
 
 
 def _pitch(window: Window) -> int:

@@ -54,6 +54,22 @@ def test_openai_verbose(client, clip) -> None:
     assert all(0 <= s.start < s.end <= found.duration and s.compression_ratio > 0 for s in found.segments)
 
 
+def test_openai_words(client, clip) -> None:
+    found = client.audio.transcriptions.create(
+        model="whisper-1", file=clip, response_format="verbose_json", timestamp_granularities=["word"]
+    )
+    assert [word.word for word in found.words] == CLIP.text.split() and found.segments is None
+    times = [time for word in found.words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= found.duration
+    whole = client.audio.transcriptions.create(
+        model="whisper-1",
+        file=clip,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert whole.words == found.words and whole.segments
+
+
 def test_openai_stream(client, clip) -> None:
     events = list(client.audio.transcriptions.create(model="whisper-1", file=clip, stream=True))
     assert "".join(e.delta for e in events if e.type == "transcript.text.delta") == CLIP.text
@@ -115,6 +131,7 @@ def test_whisper_cpp(process: Process) -> None:
     assert curl(at, *form, "-F", "response_format=text") == f" {CLIP.text}\n"
     whole = json.loads(curl(at, *form, "-F", "response_format=verbose_json", "-F", "language=auto"))
     assert [segment["text"].strip() for segment in whole["segments"]] == [CLIP.text]
+    assert [word["word"] for word in whole["segments"][0]["words"]] == CLIP.text.split()
     assert curl(at, *form, "-F", "response_format=srt").startswith("1\n00:00:00,")
     assert "file" in json.loads(curl(at, "-F", "temperature=0.0"))["error"]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from torch_xdna import speech
-from torch_xdna.audio import read
 from torch_xdna.devices.emulator.executable import EmulatorExecutable
 from torch_xdna.errors import DeviceError
-from torch_xdna.speech.engine import Asked
+from torch_xdna.speech.audio import read
+from torch_xdna.speech.engine import Wanted
 from torch_xdna.speech.heard import Heard
 from torch_xdna.speech.whisper_engine import WhisperEngine, load
 from torch_xdna.speech.windows import Window
@@ -34,7 +34,7 @@ def texts(found) -> list[str]:
 
 def test_a_device_that_fails_midway(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = [Heard(), Heard()]
-    ran = engine.run(windows(engine), heard, Asked())
+    ran = engine.run(windows(engine), heard, Wanted())
     assert (texts(ran.found), ran.devices) == ([clip.text for clip in CLIPS], ("emulator",))
     before = sum(engine.failures().values())
 
@@ -43,20 +43,20 @@ def test_a_device_that_fails_midway(engine: WhisperEngine, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="was unplugged"):
         patch.setattr(EmulatorExecutable, "run", broken)
-        ran = engine.run(windows(engine), heard, Asked())
+        ran = engine.run(windows(engine), heard, Wanted())
     assert (texts(ran.found), ran.devices) == ([clip.text for clip in CLIPS], ("emulator", "cpu"))
     assert sum(engine.failures().values()) > before
-    assert engine.run(windows(engine), heard, Asked()).devices == ("emulator",)
+    assert engine.run(windows(engine), heard, Wanted()).devices == ("emulator",)
 
 
 def test_temperature(engine: WhisperEngine) -> None:
     """Words are drawn by chance, though not for those who ask next."""
     drawn = {
-        tuple(texts(engine.run(windows(engine), [Heard(), Heard()], Asked(temperature=1.0)).found))
+        tuple(texts(engine.run(windows(engine), [Heard(), Heard()], Wanted(temperature=1.0)).found))
         for _ in range(5)
     }
     assert len(drawn) > 1
-    assert texts(engine.run(windows(engine), [Heard(), Heard()], Asked()).found) == [
+    assert texts(engine.run(windows(engine), [Heard(), Heard()], Wanted()).found) == [
         clip.text for clip in CLIPS
     ]
 

@@ -10,6 +10,7 @@ import click
 from torch_xdna.errors import XdnaError
 
 DEVICES = ("auto", "npu", "emulator", "array")
+DECODERS = ("auto", "ctranslate2", "hf")
 KEY = "TORCH_XDNA_API_KEY"
 
 
@@ -20,6 +21,18 @@ KEY = "TORCH_XDNA_API_KEY"
 @click.option("--name", help="What clients call the model.  [default: the last part of --model]")
 @click.option(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="What runs the encoder."
+)
+@click.option(
+    "--decoder",
+    type=click.Choice(DECODERS),
+    default="auto",
+    show_default=True,
+    help="What writes the words: CTranslate2 (int8, fast; pip extra `fast`) or Hugging Face's (fp32).",
+)
+@click.option(
+    "--vad/--no-vad",
+    default=None,
+    help="Find speech with Silero's detector, or by loudness.  [default: the detector where it is installed]",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -72,6 +85,8 @@ def command(
     model: str | None,
     name: str | None,
     device: str,
+    decoder: str,
+    vad: bool | None,
     host: str,
     port: int,
     api_key_file: Path | None,
@@ -116,7 +131,13 @@ def command(
         folder=temp_folder,
     )
     server.log_to_stderr()
-    server.run(lambda: load(model, name, device), limits, Access(key, hosts, allow_origin), host, port)
+    server.run(
+        lambda: load(model, name, device, decoder=decoder, vad=vad),
+        limits,
+        Access(key, hosts, allow_origin),
+        host,
+        port,
+    )
 
 
 def _key(file: Path | None) -> str:

@@ -22,14 +22,10 @@ def run(
     ray: str,
     files: tuple[Path, ...],
     output: Path | None,
-    model: str | None,
-    language: str | None,
-    task: str,
-    device: str,
-    batch_size: int,
-    workers: int | None,
+    **options: Any,
 ) -> None:
-    """`ray`: what stood behind --ray, an address or, as it may be left out, the first of the files."""
+    """`ray`: what stood behind --ray, an address or, as it may be left out, the first of the files; `options`:
+    as of torch_xdna.distributed.transcribe."""
     if ray and not _ADDRESS.fullmatch(ray):
         ray, files = "", (Path(ray), *files)
     if not files:
@@ -45,15 +41,10 @@ def run(
     with _Progress() as progress:
         summary = transcribe(
             files,
-            model=model,
             output=output,
             address=ray or None,
-            language=language,
-            task=task,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
             finished=progress.finished,
+            **options,
         )
     _tell(summary, output)
     if summary.errors:

@@ -16,14 +16,14 @@ import ray
 import ray.data
 
 from torch_xdna import devices
-from torch_xdna.audio import shown
 from torch_xdna.distributed import reading
 from torch_xdna.distributed.claims import NPU, READING, Claims, claims
 from torch_xdna.distributed.results import Folder, Writer
 from torch_xdna.distributed.sources import Recording, recordings
 from torch_xdna.distributed.workers import Worker, lost
 from torch_xdna.errors import XdnaError
-from torch_xdna.speech.engine import Asked, Engine
+from torch_xdna.speech.audio import shown
+from torch_xdna.speech.engine import Engine, Wanted
 
 _RETRIES = 2  # of a unit whose worker died
 _BLOCK_BYTES = 32 << 20  # of units between the stages: small, so that workers get theirs early
@@ -60,8 +60,10 @@ def transcribe(
     address: str | None = None,
     language: str | None = None,
     task: str = "transcribe",
+    prompt: str = "",
     device: str = "auto",
-    batch_size: int = 4,
+    decoder: str = "auto",
+    batch_size: int = 8,
     workers: int | None = None,
     finished: Callable[[dict[str, Any]], None] | None = None,
 ) -> Summary:
@@ -70,7 +72,8 @@ def transcribe(
     source: a folder (all below it), a file, a pattern, a list of paths in a .txt, or several of these; on a cluster
     every machine must see it by the same path. model: folder or Hugging Face id, None for the shipped one. address: of
     a Ray cluster, None starts one on this machine and ends it. device: `auto` takes the NPUs that machines declare
-    (`ray start --resources '{"xdna_npu": 1}'`), else the emulator. workers: None takes what the machines have room
+    (`ray start --resources '{"xdna_npu": 1}'`), else the emulator. decoder: auto takes CTranslate2's if it is installed
+    here, and then every machine must have it. workers: None takes what the machines have room
     for. finished: is called with each row.
 
     What `output` holds already is not done again. A recording that can't be read is a row with its error. Raises
@@ -78,14 +81,14 @@ def transcribe(
     """
     from torch_xdna.distributed.model import Checkpoint
 
-    asked = Asked(language=language, task=task)
-    chosen = Checkpoint(model, asked, device)
+    asked = Wanted(language=language, task=task, prompt=prompt)
+    chosen = Checkpoint(model, asked, device, decoder)
     return run(chosen, asked, source, output, address, device, batch_size, workers, finished)
 
 
 def run(
     model: Chosen,
-    asked: Asked,
+    asked: Wanted,
     source: str | Path | Iterable[str | Path],
     output: str | Path,
     address: str | None = None,
@@ -97,7 +100,7 @@ def run(
     """`transcribe` with any engine."""
     found = recordings(source)
     summary = Summary(found=len(found))
-    job = {"model": model.name, "language": asked.language, "task": asked.task}
+    job = {"model": model.name, "language": asked.language, "task": asked.task, "prompt": asked.prompt}
     folder = Folder(output, job)
     with folder.locked():
         done = folder.done(found)
@@ -132,7 +135,7 @@ class _Jobs:
     """What Ray is given."""
 
     model: Chosen
-    asked: Asked
+    asked: Wanted
     batch_size: int
     claims: Claims
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from torch_xdna.audio import AudioError, AudioWarning, read_blocks
 from torch_xdna.distributed.sources import Recording
+from torch_xdna.speech.audio import AudioError, AudioWarning, read_blocks
 from torch_xdna.speech.windows import Window, windows
 
 UNIT_SECONDS = 300.0  # 19 MB of samples

@@ -20,10 +20,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torch_xdna.audio import shown
 from torch_xdna.distributed.sources import Recording
 from torch_xdna.distributed.workers import RUN
 from torch_xdna.errors import XdnaError
+from torch_xdna.speech.audio import shown
 
 SCHEMA = pa.schema(
     [

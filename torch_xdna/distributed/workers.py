@@ -16,7 +16,7 @@ from typing import Any
 from torch_xdna.distributed.reading import Part, Unit
 from torch_xdna.distributed.sources import Recording
 from torch_xdna.errors import XdnaError
-from torch_xdna.speech.engine import Asked, Engine
+from torch_xdna.speech.engine import Engine, Wanted
 from torch_xdna.speech.heard import Heard
 from torch_xdna.speech.subtitles import Segment
 from torch_xdna.speech.windows import Window
@@ -27,7 +27,7 @@ RECORDING, RUN = "recording", "run"  # whose error it is
 class Worker:
     """`load` makes the engine, once, in the actor's process. `name`: host and process, for whoever looks for one."""
 
-    def __init__(self, load: Callable[[], Engine], asked: Asked, batch_size: int) -> None:
+    def __init__(self, load: Callable[[], Engine], asked: Wanted, batch_size: int) -> None:
         self.engine, self.asked, self.batch_size = load(), asked, batch_size
         self.name = f"{socket.gethostname()}:{os.getpid()}"
 

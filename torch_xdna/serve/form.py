@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch_xdna.serve.refused import Refused
-from torch_xdna.speech.engine import Asked, Engine
+from torch_xdna.speech.engine import Engine, Wanted
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 GRANULARITIES = ("segment", "word")
@@ -26,7 +26,7 @@ WITHOUT_EFFECT = (
 class Form:
     """A request's fields, understood. `notes`: what of them has no effect, a sentence each."""
 
-    asked: Asked
+    asked: Wanted
     form: str = "json"
     segments: bool = True
     stream: bool = False
@@ -74,11 +74,7 @@ def whisper_cpp(fields: Iterable[tuple[str, str]], engine: Engine) -> Form:
         given.pop("language", None)
     form = given.get("response_format", "json")
     form = form if form in FORMATS else "json"
-    words = (
-        form == "verbose_json"
-        and engine.gives_words
-        and not _flag("no_timestamps", given.get("no_timestamps", ""))
-    )
+    words = form == "verbose_json" and not _flag("no_timestamps", given.get("no_timestamps", ""))
     return Form(_asked(given, engine, task, words), form, notes=tuple(notes))
 
 
@@ -90,7 +86,7 @@ def check_model(name: str, engine: Engine) -> None:
         )
 
 
-def _asked(given: dict[str, str], engine: Engine, task: str, words: bool) -> Asked:
+def _asked(given: dict[str, str], engine: Engine, task: str, words: bool) -> Wanted:
     if task == "translate" and not engine.is_multilingual:
         raise Refused(
             400, "translating needs a multilingual model and this one knows English only", "invalid_value"
@@ -102,10 +98,6 @@ def _asked(given: dict[str, str], engine: Engine, task: str, words: bool) -> Ask
             known = ", ".join(engine.languages)
             raise Refused(400, f"the model does not know this language: it knows {known}", "invalid_language")
         language = code if engine.is_multilingual else None
-    if words and not engine.gives_words:
-        raise Refused(
-            400, f"times of words can't be had here: {engine.no_words}; ask for segments", "invalid_value"
-        )
     prompt = given.get("prompt") or ""
     if len(prompt) > PROMPT_CHARACTERS:
         raise Refused(
@@ -115,7 +107,7 @@ def _asked(given: dict[str, str], engine: Engine, task: str, words: bool) -> Ask
         raise Refused(
             400, "this model's tokenizer has no <|startofprev|>, so it takes no prompt", "invalid_value"
         )
-    return Asked(language, task, prompt, _temperature(given.get("temperature") or "0"), words)
+    return Wanted(language, task, prompt, _temperature(given.get("temperature") or "0"), words)
 
 
 def _temperature(text: str) -> float:

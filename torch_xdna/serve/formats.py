@@ -101,7 +101,7 @@ def _verbose_json(transcript: Transcript, form: Form) -> tuple[str, str]:
 
 
 def _verbose(transcript: Transcript, form: Form) -> dict[str, Any]:
-    """OpenAI's fields. `tokens`, `avg_logprob` and `no_speech_prob` are null where the decoder does not tell them."""
+    """OpenAI's fields. `tokens`, `avg_logprob` and `no_speech_prob` are null: the decoders do not tell them."""
     whole: dict[str, Any] = {
         "task": form.asked.task,
         "language": LANGUAGES.get(transcript.language, transcript.language),
@@ -111,8 +111,8 @@ def _verbose(transcript: Transcript, form: Form) -> dict[str, Any]:
     if form.segments:
         whole["segments"] = [_segment(number, s, form) for number, s in enumerate(transcript.segments)]
     if form.asked.words:
-        words = (word for segment in transcript.segments for word in getattr(segment, "words", None) or ())
-        whole["words"] = [{"word": w.text.strip(), "start": w.start, "end": w.end} for w in words]
+        words = (word for segment in transcript.segments for word in segment.words)
+        whole["words"] = [{"word": w.text, "start": w.start, "end": w.end} for w in words]
     whole["usage"] = {"type": "duration", "seconds": round(transcript.seconds)}
     return whole
 
@@ -125,11 +125,11 @@ def _segment(number: int, segment: Segment, form: Form) -> dict[str, Any]:
         "start": segment.start,
         "end": segment.end,
         "text": f" {segment.text}",
-        "tokens": getattr(segment, "tokens", None),
+        "tokens": None,
         "temperature": form.asked.temperature,
-        "avg_logprob": getattr(segment, "avg_logprob", None),
+        "avg_logprob": None,
         "compression_ratio": round(len(raw) / len(zlib.compress(raw)), 4),
-        "no_speech_prob": getattr(segment, "no_speech_prob", None),
+        "no_speech_prob": None,
     }
 
 

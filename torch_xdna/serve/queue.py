@@ -18,15 +18,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from torch_xdna import audio
+import numpy as np
+
 from torch_xdna.errors import XdnaError
 from torch_xdna.serve.limits import Limits
 from torch_xdna.serve.metrics import Metrics
 from torch_xdna.serve.refused import Refused, stopping
-from torch_xdna.speech.engine import Asked, Engine
+from torch_xdna.speech import audio
+from torch_xdna.speech.engine import Engine, Wanted
 from torch_xdna.speech.heard import Heard
 from torch_xdna.speech.subtitles import Segment
-from torch_xdna.speech.windows import Window, windows
+from torch_xdna.speech.windows import Window
 
 READERS = 2
 GUESSED = 1.1  # FFmpeg guesses some lengths; only what is longer than the limit by this is refused before it is read
@@ -58,7 +60,7 @@ class Job:
     """
 
     path: str
-    asked: Asked
+    asked: Wanted
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     heard: Heard = field(default_factory=Heard)
@@ -153,12 +155,8 @@ class Queue:
             if job.source is None:
                 with contextlib.suppress(audio.AudioError):  # reading says more of what is wrong
                     self._check_length(audio.duration(job.path), GUESSED)
-                blocks = audio.read_blocks(job.path, self.engine.rate)
-                job.source = windows(blocks, self.engine.rate, self.engine.window_seconds)
+                job.source = self.engine.windows(self._counted(job))
             window = next(job.source, None)
-            if window is not None:
-                job.seconds += window.seconds
-                self._check_length(job.seconds)
         except Refused as error:
             refused = error
         except audio.AudioError as error:
@@ -181,6 +179,13 @@ class Queue:
                 job.source = None
             self._read_ahead()
             self._changed.notify_all()
+
+    def _counted(self, job: Job) -> Iterator[np.ndarray]:
+        """The samples of a recording; what is cut from them may leave silence out."""
+        for block in audio.read_blocks(job.path, self.engine.rate):
+            job.seconds += len(block) / self.engine.rate
+            self._check_length(job.seconds)
+            yield block
 
     def _check_length(self, seconds: float, tolerance: float = 1.0) -> None:
         if seconds > self.limits.audio_seconds * tolerance:

@@ -6,9 +6,11 @@ calls `run` calls it from one thread, so an engine needs no locks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.heard import Heard
@@ -19,7 +21,7 @@ EAGER = "cpu"  # what is said of work that no device of ours did
 
 
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """What the model is to do; windows of requests that ask the same may share a batch. `language`: a code, None to
     detect it; `prompt`: text that is taken as said before every window; `temperature`: 0 takes the likeliest words,
     more draws them by chance; `words`: times of words too."""
@@ -41,8 +43,7 @@ class Ran:
 
 
 class Engine(Protocol):
-    """`name`: for clients; `rate`: samples per second; `window_seconds`: the longest window; `languages`: codes;
-    `no_words`: why there are no times of words, where there are none."""
+    """`name`: for clients; `rate`: samples per second; `languages`: codes."""
 
     @property
     def name(self) -> str: ...
@@ -51,21 +52,18 @@ class Engine(Protocol):
     @property
     def rate(self) -> int: ...
     @property
-    def window_seconds(self) -> float: ...
-    @property
     def is_multilingual(self) -> bool: ...
     @property
     def languages(self) -> Sequence[str]: ...
     @property
     def takes_prompts(self) -> bool: ...
-    @property
-    def gives_words(self) -> bool: ...
-    @property
-    def no_words(self) -> str: ...
     def language(self, name: str) -> str | None:
         """A language's code by code or name; None if the model does not know it."""
 
-    def run(self, windows: Sequence[Window], heard: Sequence[Heard], asked: Asked) -> Ran:
+    def windows(self, blocks: Iterable[np.ndarray]) -> Iterator[Window]:
+        """Cuts a stream of samples at `rate` into what `run` takes; on any thread, several streams at a time."""
+
+    def run(self, windows: Sequence[Window], heard: Sequence[Heard], asked: Wanted) -> Ran:
         """Transcribe a batch; `heard` is brought up to date. May raise anything: the queue tells the clients."""
 
     def failures(self) -> dict[str, int]:
