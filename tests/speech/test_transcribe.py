@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from torch_xdna import devices, speech
 from torch_xdna.cli import transcribe
 from torch_xdna.errors import XdnaError
-from torch_xdna.speech import subtitles, transcriber
+from torch_xdna.speech import pipeline, subtitles, transcriber
 from torch_xdna.speech.audio import read
 from torch_xdna.speech.windows import Window
 
@@ -135,14 +135,14 @@ def test_features_that_are_not_finite_are_one_windows_error() -> None:
 
 def test_a_windows_error_is_its_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     class Refusing(transcriber.Transcriber):
-        def transcribe(self, windows, heard=None):
-            found = super().transcribe(windows, heard)
+        def decode(self, encoded, heard=None):
+            found = super().decode(encoded, heard)
             return [XdnaError("it is too loud"), *found[1:]]
 
     model = transcriber.load(speech.CHECKPOINT)
-    jobs = [transcribe.Job(Path(clip.path)) for clip in CLIPS[:2]]
-    transcribe.run(jobs, Refusing(model.model, model.processor), 2, lambda _: None, lambda _: None)
-    assert str(jobs[0].error) == f"{CLIPS[0].path} can't be transcribed: it is too loud"
+    jobs = [pipeline.Job(Path(clip.path)) for clip in CLIPS[:2]]
+    pipeline.run(jobs, Refusing(model.model, model.processor), 2, lambda _: None, lambda _: None)
+    assert jobs[0].sentence() == f"{CLIPS[0].path} can't be transcribed: it is too loud"
     assert jobs[1].error is None and [s.text for s in jobs[1].segments] == [CLIPS[1].text]
 
 
@@ -274,20 +274,23 @@ def test_long_form_has_every_word_at_its_time(tmp_path: Path) -> None:
 
 FLAT = """
 import resource, sys
-from torch_xdna.cli import transcribe
+from torch_xdna.speech import pipeline
 from torch_xdna.speech.stopwatch import Stopwatch
 from torch_xdna.speech.subtitles import Segment
 
 class Deaf:
     rate, window_seconds, stopwatch, heard = 16_000, 10.0, Stopwatch(), 0.0
 
-    def transcribe(self, windows, heard):
+    def encode(self, windows):
+        return windows
+
+    def decode(self, windows, heard):
         self.heard += sum(window.seconds for window in windows)
         return [[Segment(w.start, w.start + w.seconds, "word")] for w in windows]
 
 for path in sys.argv[1:]:
-    deaf, job = Deaf(), transcribe.Job(path)
-    transcribe.run([job], deaf, 4, lambda seconds: None, lambda job: None)
+    deaf, job = Deaf(), pipeline.Job(path)
+    pipeline.run([job], deaf, 4, lambda seconds: None, lambda job: None)
     print(deaf.heard, len(job.segments), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
