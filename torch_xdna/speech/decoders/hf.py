@@ -75,4 +75,4 @@ class HfDecoder:
         return found
 
     def _tensor(self, hidden: Any) -> torch.Tensor:
-        return torch.as_tensor(hidden).to(self.model.dtype)
+        return torch.as_tensor(hidden).to(self.model.get_decoder().dtype)  # the encoder may have another
