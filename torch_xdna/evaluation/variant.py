@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import median
 
 from torch_xdna.errors import XdnaError
+from torch_xdna.speech.audio import AudioError, read_blocks
 from torch_xdna.speech.pipeline import Job, run
 from torch_xdna.speech.transcriber import Transcriber, load
+from torch_xdna.speech.windows import windows
 
 DEVICES = ("eager", "auto", "npu", "emulator", "array")  # eager: the encoder as torch runs it, on the CPU
 PRECISIONS = ("fp32", "bf16")
@@ -92,7 +94,7 @@ def evaluate(
     chosen: Sequence[Variant], model: str, paths: Sequence[Path], *, language: str | None, batch_size: int,
     rounds: int, vad: bool, told: Callable[[Variant, int], None] = lambda variant, number: None,
 ) -> Iterator[Result]:  # fmt: skip
-    """Each variant is loaded, warmed up with the first recording, and goes over all of them `rounds` times.
+    """Each variant is loaded, warmed up with the first window, and goes over all of them `rounds` times.
 
     A variant that can't be loaded raises XdnaError; a recording that fails is counted and the others are done.
     """
@@ -100,7 +102,7 @@ def evaluate(
         transcriber = variant.load(model)
         transcriber.choose(language, "transcribe")
         result = Result(variant, decoder=transcriber.decoder.name if transcriber.decoder else "")
-        _round(transcriber, paths[:1], batch_size, vad)  # compiles, packs weights, wakes threads up
+        _warm_up(transcriber, paths, batch_size)
         for number in range(rounds):
             told(variant, number)
             transcriber.stopwatch.seconds.clear()
@@ -119,6 +121,20 @@ def _round(transcriber: Transcriber, paths: Sequence[Path], batch_size: int, vad
     jobs = [Job(path) for path in paths]
     run(jobs, transcriber, batch_size, lambda seconds: None, lambda job: None, vad=vad)
     return jobs
+
+
+def _warm_up(transcriber: Transcriber, paths: Sequence[Path], batch_size: int) -> None:
+    """Compiles for one window and for a whole batch, packs weights, wakes threads up: with the first window there is."""
+    for path in paths:
+        try:
+            blocks = read_blocks(path, transcriber.rate)
+            window = next(windows(blocks, transcriber.rate, transcriber.window_seconds), None)
+        except AudioError:
+            continue  # counted in its round
+        if window is not None:
+            for count in {1, batch_size}:
+                transcriber.transcribe([window] * count)
+            return
 
 
 def _in_bf16(found: Transcriber) -> None:
