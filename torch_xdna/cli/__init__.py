@@ -20,6 +20,9 @@ COMMANDS = {
     "serve": (
         "torch_xdna.cli.serve",
         "Serve transcription over HTTP: OpenAI's interface, whisper.cpp's, a page.",
+    "evaluate": (
+        "torch_xdna.cli.evaluate",
+        "Word error rate and speed on your own recordings.",
     ),
     "explain": ("torch_xdna.cli.explain", "Show where each op of a model's encoder runs, and why."),
     "devices": ("torch_xdna.cli.devices", "List the devices and whether each is usable here."),

@@ -26,7 +26,7 @@ from torch_xdna.speech.stopwatch import Stopwatch
 from torch_xdna.speech.subtitles import Segment, Word
 from torch_xdna.speech.vocabulary import PREVIOUS, TASKS, Vocabulary
 from torch_xdna.speech.windows import Window, speech_bounds
-from torch_xdna.speech.words import words
+from torch_xdna.speech.words import without_pauses, words
 
 MARGIN_SECONDS = 0.5  # of padding that a shortened context has after the sound at least
 LOOP = 2.4
@@ -270,6 +270,8 @@ class Transcriber:
         pieces.append((first if begin is None else begin, last, tokens))
         segments, at, before = [], 0.0, 0
         times = said.times if said else None
+        if times is not None:
+            times = without_pauses([(tick * begin, tick * end) for begin, end in times], window)
         for start, end, piece in pieces:
             before += len(piece)
             text = self.processor.tokenizer.decode(piece, skip_special_tokens=True).strip()
@@ -282,7 +284,7 @@ class Transcriber:
                 spoken: tuple[Word, ...] = ()
                 if times is not None:
                     moments = [
-                        (window.start + tick * begin, window.start + tick * finish)
+                        (window.start + begin, window.start + finish)
                         for begin, finish in times[before - len(piece) : before]
                     ]
                     spoken = words(self.processor.tokenizer, piece, moments, language, bounds)
