@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lowering.steps.split import SPLITS
+from lowering.streams.split import SPLITS
 from torch_xdna.devices import NAMES
 from torch_xdna.errors import SettingsError
 

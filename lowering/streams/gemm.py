@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from itertools import product
 
-from lowering.buffers import KeyValues, Matrix
+from lowering.buffers import KeyValues, Matrix, Pattern
 from lowering.limits import CORE_ROWS
 from lowering.steps.kinds import GemmStep, Panels
-from lowering.streams.descriptors import Pattern
 from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
 OP_GEMM = 1

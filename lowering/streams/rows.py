@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowering.buffers import Matrix
+from lowering.buffers import Matrix, Pattern
 from lowering.host_data.blocks import BLOCK_WORDS, blocks_of
 from lowering.limits import CORE_ROWS
 from lowering.steps.kinds import RowStep
 from lowering.streams.attention import float_bits
-from lowering.streams.descriptors import Pattern
 from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
 OP_ROW = 3
