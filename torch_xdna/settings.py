@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lowering.streams.split import SPLITS
-from torch_xdna.devices import NAMES
+from torch_xdna.devices import names
 from torch_xdna.errors import SettingsError
 
 
@@ -52,7 +52,7 @@ class Settings:
                     f"unknown option '{key}'{_nearest(key, known)}; valid options: {', '.join(known)}"
                 )
         settings = cls(**options)
-        for key, valid in _VALID.items():
+        for key, valid in {"device": names(), **_VALID}.items():
             value = getattr(settings, key)
             if not any(value == v and type(value) is type(v) for v in valid):
                 shown = ", ".join(map(repr, valid))
@@ -67,7 +67,6 @@ class Settings:
 
 
 _VALID: dict[str, tuple] = {
-    "device": NAMES,
     "fallback": ("eager", "error"),
     "columns": (1, 2, 4),
     "iterated": (True, False),
