@@ -5,6 +5,9 @@ Sizes are bytes. kernels/common.hpp holds the same facts for C++.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import IntEnum
+
 BLOCK_BYTES = 64 * 64 * 2
 SUMS_BYTES = 64 * 64 * 4
 HEADER_BYTES = 64 * 4
@@ -39,7 +42,65 @@ HEADER = {
     11: "attention: fp32 bits of the bf16 lower part of scale * log2(e)",
     12: "layer_norm: columns; those that fill the last block do not count",
     13: "layer_norm: fp32 bits of 1 / columns",
-    14: "layer_norm: fp32 bits of the number of zero columns that fill the last block",
     32: "state: output order of the panel",
     33: "state: GELU of the panel",
 }
+
+
+class Op(IntEnum):
+    """Header word `op`: which of the core program's loops runs."""
+
+    GEMM = 1
+    ATTENTION = 2
+    ROWS = 3
+
+
+class BlockOrder(IntEnum):
+    """How a block that a product writes lies in memory: see `ORDERS`."""
+
+    A = 0
+    KEYS = 1
+    VALUES = 2
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """A row operation. `code`: header word `kind`; `statistics`: whether each row block passes `row_stats` first;
+    `operands`: blocks that come for one result."""
+
+    name: str
+    code: int
+    statistics: bool
+    operands: int
+
+
+ROW_KINDS = (
+    RowKind("layer_norm", 0, True, 1),
+    RowKind("softmax", 1, True, 1),
+    RowKind("gelu", 2, False, 1),
+    RowKind("add", 3, False, 2),
+)
+PIECES = 4
+"""Blocks that share a C object of a row operation: each core gives 16 rows of each."""
+
+HEADER_WORD = {
+    "op": 0,
+    "outer": 1,
+    "inner": 2,
+    "extra": 3,
+    "per_output": 4,
+    "kind": 5,
+    "first_row": 6,
+    "end_row": 7,
+    "groups": 8,
+    "valid": 9,
+    "scale_hi": 10,
+    "eps": 10,
+    "scale_lo": 11,
+    "width": 12,
+    "inverse_width": 13,
+}
+"""Names of the words of `HEADER` that come with a header object, as kernels/common.hpp has them."""
+HEADER_FLOATS = ("scale_hi", "scale_lo", "eps", "inverse_width")
+PANEL_GELU = 65
+"""Word of a panel's parameters that says whether it ends in GELU."""

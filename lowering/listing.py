@@ -7,7 +7,6 @@ the controller executes them.
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -15,32 +14,12 @@ from typing import TYPE_CHECKING
 from lowering.commands.commands import Command, Dma, Wait
 from lowering.commands.decode import describe, pattern
 from lowering.host_data.fills import HeaderFill
+from lowering.overlay.header import describe as describe_header
 
 if TYPE_CHECKING:
     from lowering.program import Program
 
 PATH_OF = {("MM2S", 0): "A", ("MM2S", 1): "B", ("S2MM", 0): "C"}
-HEADER_NAMES = {
-    1: ("op", "outer", "inner", "residual", "", "", "valid from", "valid to", "groups"),
-    2: ("op", "outer", "inner", "released", "", "", "", "", "", "keys", "scale high", "scale low"),
-    3: (
-        "op",
-        "outer",
-        "statistics",
-        "outputs",
-        "inputs",
-        "kind",
-        "",
-        "",
-        "",
-        "valid",
-        "eps",
-        "",
-        "width",
-        "1/width",
-    ),
-}
-FLOATS = ("scale high", "scale low", "eps", "1/width")
 
 
 def summary(program: Program) -> str:
@@ -74,9 +53,9 @@ def by_step(program: Program) -> Iterator[str]:
         if isinstance(command, Dma):
             transfers[step, command.column, PATH_OF[command.direction, command.channel]].append(index)
     headers = [filler for _, filler in program.weights if isinstance(filler, HeaderFill)]
-    for step, (op, header) in enumerate(zip(program.steps, headers)):
+    for step, (op, filler) in enumerate(zip(program.steps, headers)):
         yield f"step {step}: {op.kind} {op.name}: {op.shape}"
-        yield f"  header {describe_header(header.words)}"
+        yield f"  header {describe_header(filler.words)}"
         for column in range(program.columns):
             for path in "ABC":
                 found = transfers[step, column, path]
@@ -115,15 +94,3 @@ def wait_of(commands: Iterable[Command]) -> dict[int, int]:
         elif isinstance(command, Wait):
             waits[pushed[command.column, command.direction, command.channel].popleft()] = index
     return waits
-
-
-def describe_header(words: Iterable[int]) -> str:
-    """Header words by name: `op 1, outer 48, inner 8`; words without a meaning for the op are left out."""
-    values = tuple(words)
-    shown = []
-    for name, value in zip(HEADER_NAMES[values[0]], values):
-        if name in FLOATS:
-            shown.append(f"{name} {struct.unpack('<f', struct.pack('<I', value))[0]:.6g}")
-        elif name:
-            shown.append(f"{name} {value}")
-    return ", ".join(shown)

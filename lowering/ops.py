@@ -12,7 +12,12 @@ round to nearest even. All values are bf16 between ops; parameters of matrix pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any, TypeVar
+
+_O = TypeVar("_O", bound="Op")
 
 HEAD_SIZE = 64
 
@@ -35,6 +40,24 @@ class Param:
     shape: tuple[int, ...]
 
 
+class Activation(Enum):
+    """What a product does to its sums before the residual is added."""
+
+    GELU = "gelu"  # erf form, computed in fp32
+
+    def __str__(self) -> str:
+        return self.value
+
+
+# A field that is a value's id (int), a parameter's name (str), or nothing (None).
+OPERAND: Mapping[str, bool] = {"operand": True}
+
+
+def operands(kind: Any) -> tuple[str, ...]:
+    """The names of the operand fields of a class of ops, in order."""
+    return tuple(f.name for f in fields(kind) if OPERAND.items() <= f.metadata.items())
+
+
 @dataclass(frozen=True)
 class Op:
     """Base: `out` is the id of the value that the op writes; `name` is for people (`layers.0.fc1`)."""
@@ -45,61 +68,51 @@ class Op:
     @property
     def inputs(self) -> tuple[int, ...]:
         """Ids of the values that the op reads."""
-        raise NotImplementedError
+        return tuple(v for name in operands(type(self)) if isinstance(v := getattr(self, name), int))
 
     @property
     def params(self) -> tuple[str, ...]:
         """Names of the parameters that the op reads."""
-        return ()
+        return tuple(v for name in operands(type(self)) if isinstance(v := getattr(self, name), str))
+
+    def renumbered(self: _O, ids: Mapping[int, int]) -> _O:
+        """The same op over values with other ids."""
+        read: dict[str, Any] = {
+            n: ids[v] for n in operands(type(self)) if isinstance(v := getattr(self, n), int)
+        }
+        return replace(self, out=ids[self.out], **read)
 
 
 @dataclass(frozen=True)
 class Linear(Op):
-    """out = bf16(gelu?(x @ weight.T + bias) + residual): products of bf16, sums, bias and GELU in fp32.
+    """out = bf16(activation(x @ weight.T + bias) + residual): products of bf16, sums, bias and activation in fp32.
 
     `weight` (n, k); `bias` (n,) or None. `transposed`: the parameter is stored (k, n) instead.
-    GELU is the erf form. `residual` is the id of a value of the output's shape, or None.
+    `residual` is the id of a value of the output's shape, or None.
     """
 
-    x: int
-    weight: str
-    bias: str | None = None
-    gelu: bool = False
-    residual: int | None = None
+    x: int = field(metadata=OPERAND)
+    weight: str = field(metadata=OPERAND)
+    bias: str | None = field(default=None, metadata=OPERAND)
+    activation: Activation | None = None
+    residual: int | None = field(default=None, metadata=OPERAND)
     transposed: bool = False
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x,) if self.residual is None else (self.x, self.residual)
-
-    @property
-    def params(self) -> tuple[str, ...]:
-        return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
 
 @dataclass(frozen=True)
 class Conv1d(Op):
     """Whisper's convolutions: kernel 3, padding 1, stride 1 or 2, over the rows of x (rows: frames, cols: channels).
 
-    `weight` (out, in, 3), `bias` (out,) or None; GELU, residual and rounding as in `Linear`. `residual` may be a
+    `weight` (out, in, 3), `bias` (out,) or None; activation, residual and rounding as in `Linear`. `residual` may be a
     parameter's name instead of a value's id (the position embedding, (rows, cols), rounded to bf16).
     """
 
-    x: int
-    weight: str
-    bias: str | None = None
+    x: int = field(metadata=OPERAND)
+    weight: str = field(metadata=OPERAND)
+    bias: str | None = field(default=None, metadata=OPERAND)
     stride: int = 1
-    gelu: bool = False
-    residual: int | str | None = None
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x, self.residual) if isinstance(self.residual, int) else (self.x,)
-
-    @property
-    def params(self) -> tuple[str, ...]:
-        named = (self.weight, self.bias, self.residual)
-        return tuple(p for p in named if isinstance(p, str))
+    activation: Activation | None = None
+    residual: int | str | None = field(default=None, metadata=OPERAND)
 
 
 @dataclass(frozen=True)
@@ -109,56 +122,32 @@ class LayerNorm(Op):
     `gamma`, `beta`: (cols,) or None (1 and 0).
     """
 
-    x: int
-    gamma: str | None = None
-    beta: str | None = None
+    x: int = field(metadata=OPERAND)
+    gamma: str | None = field(default=None, metadata=OPERAND)
+    beta: str | None = field(default=None, metadata=OPERAND)
     eps: float = 1e-5
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x,)
-
-    @property
-    def params(self) -> tuple[str, ...]:
-        return tuple(p for p in (self.gamma, self.beta) if p is not None)
 
 
 @dataclass(frozen=True)
 class Softmax(Op):
     """out = bf16(softmax of each row), maximum, exponentials and sum in fp32."""
 
-    x: int
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x,)
+    x: int = field(metadata=OPERAND)
 
 
 @dataclass(frozen=True)
 class Gelu(Op):
     """out = bf16(gelu(x)), erf form, computed in fp32."""
 
-    x: int
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x,)
+    x: int = field(metadata=OPERAND)
 
 
 @dataclass(frozen=True)
 class Add(Op):
     """out = bf16(x + y). `y` may be a parameter's name, (rows, cols), rounded to bf16."""
 
-    x: int
-    y: int | str
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x, self.y) if isinstance(self.y, int) else (self.x,)
-
-    @property
-    def params(self) -> tuple[str, ...]:
-        return (self.y,) if isinstance(self.y, str) else ()
+    x: int = field(metadata=OPERAND)
+    y: int | str = field(metadata=OPERAND)
 
 
 @dataclass(frozen=True)
@@ -171,15 +160,11 @@ class Attention(Op):
     away from this (torch_xdna/devices/emulator/native_bf16.py).
     """
 
-    q: int
-    k: int
-    v: int
+    q: int = field(metadata=OPERAND)
+    k: int = field(metadata=OPERAND)
+    v: int = field(metadata=OPERAND)
     heads: int
     scale: float = 0.125
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.q, self.k, self.v)
 
 
 @dataclass(frozen=True)
@@ -213,7 +198,8 @@ class Region:
 
         lines = [f"region {self.name}({', '.join(show(i) for i in self.inputs)})"]
         for op in self.ops:
-            fixed = {"out", "name", "x", "y", "q", "k", "v", "residual"}
+            values = {n for n in operands(type(op)) if isinstance(getattr(op, n), int)}
+            fixed = {"out", "name", *values}
             extra = [f"{k}={v}" for k, v in vars(op).items() if k not in fixed and v not in (None, False)]
             reads = ", ".join([show(i) for i in op.inputs] + extra)
             lines.append(f"  {show(op.out)} = {type(op).__name__.lower()}({reads})")

@@ -92,13 +92,15 @@ def encoder_region(config: EncoderConfig, context: int = 1500) -> ops.Region:
         out = value(context, n, name)
         weight = param(f"{name}.weight", n, values[x].cols)
         added = param(f"{name}.bias", n) if bias else None
-        listed.append(ops.Linear(out, x, weight, added, gelu, residual, name=name))
+        listed.append(
+            ops.Linear(out, x, weight, added, ops.Activation.GELU if gelu else None, residual, name=name)
+        )
         return out
 
     def conv(x: int, stride: int, name: str, residual: str | None = None) -> int:
         out = value(values[x].rows // stride, width, name)
         weight, bias = param(f"{name}.weight", width, values[x].cols, 3), param(f"{name}.bias", width)
-        listed.append(ops.Conv1d(out, x, weight, bias, stride, True, residual, name=name))
+        listed.append(ops.Conv1d(out, x, weight, bias, stride, ops.Activation.GELU, residual, name=name))
         return out
 
     mel = value(2 * context, config.mel, "mel")

@@ -20,7 +20,7 @@ from lowering import limits
 from lowering.commands.commands import Command, Dma, MaskWrite, Wait, Write32, with_token_ids
 from lowering.commands.decode import DecodeError, Record, records
 from lowering.commands.encode import encode
-from lowering.commands.registers import CONTROL, HEADER_WORDS, QUEUE, TOKEN_BIT, TOKEN_ID_MASK
+from lowering.commands.registers import CONTROL, QUEUE, STREAM_HEADER_WORDS, TOKEN_BIT, TOKEN_ID_MASK
 from lowering.errors import LimitError
 
 
@@ -65,7 +65,7 @@ def has_token_ids(case: Mapping[str, Any]) -> bool:
 
 def difference_in_effect(actual: Sequence[int], expected: Sequence[int]) -> str | None:
     """None, or where two streams differ apart from repeated token ids. Raises `DecodeError`."""
-    header = HEADER_WORDS - 2  # behind it: the number of records and of bytes
+    header = STREAM_HEADER_WORDS - 2  # behind it: the number of records and of bytes
     if actual[:header] != expected[:header]:
         return f"header {actual[:header]}, expected {expected[:header]}"
     ours, theirs = effects(records(actual)), effects(records(expected))

@@ -21,7 +21,6 @@ from lowering.commands.registers import (
     DESCRIPTOR_ADDRESS_FIELD,
     DESCRIPTOR_BASE,
     DESCRIPTOR_STEP,
-    HEADER_WORDS,
     MEMTILE_ROWS,
     MM2S,
     OPCODE_BLOCKWRITE,
@@ -33,6 +32,7 @@ from lowering.commands.registers import (
     RECORD_WORDS,
     ROW_SHIFT,
     S2MM,
+    STREAM_HEADER_WORDS,
     TOKEN_BIT,
     TOKEN_ID_MASK,
     TOKEN_ID_SHIFT,
@@ -73,7 +73,7 @@ def records(words: np.ndarray | Sequence[int]) -> list[Record]:
     stream = np.asarray(words, dtype=np.uint32).tolist()
     _check_header(stream)
     found: list[Record] = []
-    position = HEADER_WORDS
+    position = STREAM_HEADER_WORDS
     while position < len(stream):
         length = RECORD_WORDS.get(stream[position])
         if length is None:
@@ -128,8 +128,8 @@ def pattern(dma: Dma) -> str:
 
 
 def _check_header(stream: list[int]) -> None:
-    if len(stream) < HEADER_WORDS:
-        raise DecodeError(f"word 0: {len(stream)} words are too few for a header of {HEADER_WORDS}")
+    if len(stream) < STREAM_HEADER_WORDS:
+        raise DecodeError(f"word 0: {len(stream)} words are too few for a header of {STREAM_HEADER_WORDS}")
     if stream[0] != VERSION_WORD:
         raise DecodeError(
             f"word 0: version {stream[0]:#010x} is not {VERSION_WORD:#010x} (0.1, AIE2, 6 rows)"

@@ -48,7 +48,6 @@ from lowering.commands.registers import (
     DESCRIPTOR_ADDRESS_FIELD,
     DESCRIPTOR_BASE,
     DESCRIPTOR_STEP,
-    HEADER_WORDS,
     MEMTILE_ROWS,
     MM2S,
     OPCODE_BLOCKWRITE,
@@ -58,6 +57,7 @@ from lowering.commands.registers import (
     OPCODE_WRITE32,
     QUEUE,
     ROW_SHIFT,
+    STREAM_HEADER_WORDS,
     TOKEN_BIT,
     VALID,
     VERSION_WORD,
@@ -72,7 +72,12 @@ def encode(commands: Sequence[Command], *, device_columns: int = limits.COLUMNS.
     records = 0
     for command in commands:
         records += _append(words, command)
-    header = [VERSION_WORD, MEMTILE_ROWS << 8 | device_columns, records, 4 * (HEADER_WORDS + len(words))]
+    header = [
+        VERSION_WORD,
+        MEMTILE_ROWS << 8 | device_columns,
+        records,
+        4 * (STREAM_HEADER_WORDS + len(words)),
+    ]
     limits.INSTRUCTION_HEAP.check(header[3], "the instruction stream")
     return np.array(header + words, dtype=np.uint32)
 

@@ -19,10 +19,13 @@ import numpy as np
 from lowering.host_data import native
 from lowering.host_data.bf16 import FEW, to_bf16
 from lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
+from lowering.ops import Activation
 
 BLOCK_WORDS = BLOCK_BYTES // 4
 A_ORDER, K_ORDER, V_ORDER = 0, 1, 2  # the numbers in a parameter block
 _PIECE = np.complex128  # stands for a row of a tile, 8 bf16: 16 bytes that numpy moves as one item
+
+ACTIVATION_CODE = {None: 0, Activation.GELU: 1}  # word of a panel's parameters (`kernels_xdna1.contract`)
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -85,7 +88,9 @@ def pack_values(matrix: np.ndarray, key_blocks: int, heads: int) -> np.ndarray:
     return np.ascontiguousarray(tiles.transpose(3, 0, 1, 4, 2, 5)).reshape(heads, key_blocks, -1)
 
 
-def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, order: int, gelu: bool) -> None:
+def pack_panels(
+    out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, order: int, activation: Activation | None
+) -> None:
     """Fill `out`, uint16 (n_blocks, k_blocks + 1, 4096): per panel its k blocks in B order, then its
     parameters.
 
@@ -99,7 +104,7 @@ def pack_panels(out: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, or
         whole = np.zeros(n_blocks * BLOCK, np.float32)
         whole[: len(bias)] = bias
         parameters[:, :BLOCK] = whole.reshape(n_blocks, BLOCK)
-    parameters.view(np.int32)[:, BLOCK : BLOCK + 2] = order, gelu
+    parameters.view(np.int32)[:, BLOCK : BLOCK + 2] = order, ACTIVATION_CODE[activation]
     out[:, k_blocks] = parameters.view(np.uint16)
 
 

@@ -16,6 +16,7 @@ from lowering.buffers import KeyValues, Matrix
 from lowering.host_data import blocks
 from lowering.host_data.conv_input import ConvInput, Slot
 from lowering.limits import BLOCK
+from lowering.ops import Activation
 
 Params = Mapping[str, np.ndarray]
 
@@ -46,7 +47,7 @@ class PanelFill:
     bias: str | None
     k_blocks: int
     order: int
-    gelu: bool
+    activation: Activation | None
     transposed: bool = False
     conv_channels: int = 0
     slots: tuple[Slot | None, ...] = ()
@@ -61,7 +62,7 @@ class PanelFill:
             weight = weight.T
         bias = params[self.bias] if self.bias else None
         blocks.pack_panels(
-            out.reshape(-1, self.k_blocks + 1, BLOCK * BLOCK), weight, bias, self.order, self.gelu
+            out.reshape(-1, self.k_blocks + 1, BLOCK * BLOCK), weight, bias, self.order, self.activation
         )
 
 
@@ -73,7 +74,7 @@ class ParameterFill:
 
     def fill(self, out: np.ndarray, params: Params) -> None:
         nothing = np.zeros((0, 0), np.float32)
-        blocks.pack_panels(out.reshape(-1, 1, BLOCK * BLOCK), nothing, None, self.order, False)
+        blocks.pack_panels(out.reshape(-1, 1, BLOCK * BLOCK), nothing, None, self.order, None)
 
 
 @dataclass(frozen=True)

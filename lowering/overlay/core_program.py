@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kernels_xdna1.contract import HEADER_WORD, Op
+
 
 @dataclass(frozen=True)
 class Word:
@@ -81,9 +83,10 @@ Statement = Acquire | Release | Call | Loop | Switch
 
 ROW, COLUMN = "row", "column"  # the core's own place, integer operands
 HEADER, ACCUMULATOR = "hdr", "acc"  # the core's static buffers
-GEMM, ATTENTION, ROW_OP = 1, 2, 3  # h[0]
 
-_OP, _OUTER, _INNER, _SKIPPED, _PER_OUTPUT = Word(0), Word(1), Word(2), Word(3), Word(4)
+_OP, _OUTER, _INNER, _EXTRA, _PER_OUTPUT = (
+    Word(HEADER_WORD[name]) for name in ("op", "outer", "inner", "extra", "per_output")
+)
 
 
 def _call(kernel: str, *operands: str | Word) -> Call:
@@ -102,7 +105,7 @@ _GEMM = Loop(
         _call("gemm_init", "acc"),
         Loop("k", _INNER, _with("A", "a", *_with("B", "b", _call("gemm_step", "a", "b", "acc")))),
         *_with("B", "b", _call("gemm_params", "b", "acc", "hdr")),
-        Loop("q", _SKIPPED, _with("A", "a", _call("gemm_residual", "a", "acc", "q", COLUMN))),
+        Loop("q", _EXTRA, _with("A", "a", _call("gemm_residual", "a", "acc", "q", COLUMN))),
         *_with("C", "c", _call("gemm_finish", "acc", "c", "hdr", "o", ROW)),
     ),
 )
@@ -112,10 +115,10 @@ _ATTENTION = Loop(
     _OUTER,
     (
         Acquire("C", ("c",)),
-        Loop("q", _SKIPPED, _with("A", "a", _call("attn_q", "a", "c", "q", COLUMN))),
+        Loop("q", _EXTRA, _with("A", "a", _call("attn_q", "a", "c", "q", COLUMN))),
         Acquire("A", ("a0", "a1")),
-        _call("attn_q", "a0", "c", _SKIPPED, COLUMN),
-        _call("attn_q", "a1", "c", Word(3, plus=1), COLUMN),
+        _call("attn_q", "a0", "c", _EXTRA, COLUMN),
+        _call("attn_q", "a1", "c", Word(_EXTRA.index, plus=1), COLUMN),
         _call("attn_init", "a1", "acc"),
         Loop(
             "k",
@@ -139,7 +142,7 @@ _ROW_OP: tuple[Statement, ...] = (
         _OUTER,
         (
             Loop("k", _INNER, _with("B", "b", _call("row_stats", "b", "acc", "hdr", "k", ROW))),
-            Loop("g", _SKIPPED, _with("C", "c", Loop("j", _PER_OUTPUT, _APPLY))),
+            Loop("g", _EXTRA, _with("C", "c", Loop("j", _PER_OUTPUT, _APPLY))),
         ),
     ),
     Release("A", 2),
@@ -153,9 +156,9 @@ CORE_PROGRAM = Loop(
         Switch(
             _OP,
             (
-                Case(GEMM, "gemm", (_GEMM,)),
-                Case(ATTENTION, "attention", (_ATTENTION,)),
-                Case(ROW_OP, "row op", _ROW_OP),
+                Case(Op.GEMM, "gemm", (_GEMM,)),
+                Case(Op.ATTENTION, "attention", (_ATTENTION,)),
+                Case(Op.ROWS, "row op", _ROW_OP),
             ),
         ),
     ),

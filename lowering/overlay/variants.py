@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from kernels_xdna1.contract import Op
 from kernels_xdna1.description import KERNELS as DESCRIBED
 from lowering.errors import LackingError
-from lowering.overlay.core_program import ATTENTION, CORE_PROGRAM, Call, Loop, Switch, walk
+from lowering.overlay.core_program import CORE_PROGRAM, Call, Loop, Switch, walk
 
 ATTENTION_OP, NORM_OP = "attention", "layer_norm"
 ROW_OPS = ("softmax", "gelu", "add")  # each of them alone; products and attention have their own
@@ -38,7 +39,7 @@ class Variant:
         if ATTENTION_OP not in self.without:
             return CORE_PROGRAM
         body = tuple(
-            replace(part, cases=tuple(case for case in part.cases if case.value != ATTENTION))
+            replace(part, cases=tuple(case for case in part.cases if case.value != Op.ATTENTION))
             if isinstance(part, Switch)
             else part
             for part in CORE_PROGRAM.body

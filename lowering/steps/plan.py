@@ -174,7 +174,7 @@ class _Planner:
             self.list.steps.append(step)
             if op.residual is None:
                 self.joined[op.x] = step
-        filler = PanelFill(op.weight, op.bias, step.k_blocks, A_ORDER, op.gelu, op.transposed)
+        filler = PanelFill(op.weight, op.bias, step.k_blocks, A_ORDER, op.activation, op.transposed)
         self._add_panels(step, op.out, filler, op.name, shape)
 
     def _add_panels(self, step: GemmStep, out: int, filler: PanelFill, name: str, shape: str) -> None:
@@ -231,7 +231,7 @@ class _Planner:
             self.list.steps.append(step)
             conv_channels = limits.BLOCK * planes.k_blocks
             filler = PanelFill(
-                op.weight, op.bias, step.k_blocks, A_ORDER, op.gelu, conv_channels=conv_channels
+                op.weight, op.bias, step.k_blocks, A_ORDER, op.activation, conv_channels=conv_channels
             )
             self._add_panels(step, op.out, filler, op.name, shape)
         elif op.x not in self.region.inputs:
@@ -291,7 +291,7 @@ class _Planner:
         planes = Planes(gathered, k_blocks, first=first)
         step = GemmStep(name, shape, self._header(name), planes, gathered.groups)
         self.list.steps.append(step)
-        return step, PanelFill(op.weight, op.bias, k_blocks, A_ORDER, op.gelu, slots=slots)
+        return step, PanelFill(op.weight, op.bias, k_blocks, A_ORDER, op.activation, slots=slots)
 
     def _feeds_planes(self, op: ops.Conv1d) -> ops.Conv1d | None:
         """The stride-2 convolution that is the only reader of this stride-1 one, if there is one."""

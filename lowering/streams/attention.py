@@ -8,37 +8,40 @@ heads on 4 columns take 9 trips for 6 row groups, not 12.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
 
+from kernels_xdna1.contract import Op
 from lowering.host_data.bf16 import round_bf16
 from lowering.host_data.blocks import blocks_of, ceil_div
 from lowering.limits import CORE_ROWS
+from lowering.overlay.header import Header
 from lowering.steps.kinds import AttentionStep
 from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
-OP_ATTENTION = 2
 HELD = 2  # A objects that a core keeps as scratch during a trip
 Task = tuple[int, int, bool]  # head, row group, whether its result is wanted
 
 
 def attention_header(step: AttentionStep, columns: int) -> tuple[int, ...]:
-    """Header words 0..11."""
+    """Words of the header object."""
     factor = np.float32(step.scale * math.log2(math.e))
     high = np.float32(round_bf16(np.array(factor)))
     low = np.float32(round_bf16(np.array(factor - high)))
     trips = len(_tasks(step, columns)[0])
     released = max(HELD, columns) - HELD
-    words = (OP_ATTENTION, trips, blocks_of(step.keys), released, 0, 0, 0, 0, 0, step.keys)
-    return (*words, float_bits(float(high)), float_bits(float(low)))
-
-
-def float_bits(value: float) -> int:
-    """The bits of a number as fp32."""
-    return struct.unpack("<I", struct.pack("<f", value))[0]
+    header = Header(
+        Op.ATTENTION,
+        outer=trips,
+        inner=blocks_of(step.keys),
+        extra=released,
+        valid=step.keys,
+        scale_hi=float(high),
+        scale_lo=float(low),
+    )
+    return header.words()
 
 
 def attention_streams(step: AttentionStep, columns: int) -> StepStreams:

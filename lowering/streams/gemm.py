@@ -9,19 +9,29 @@ from __future__ import annotations
 
 from itertools import product
 
+from kernels_xdna1.contract import Op
 from lowering.buffers import KeyValues, Matrix, Pattern
 from lowering.limits import CORE_ROWS
+from lowering.overlay.header import Header
 from lowering.steps.kinds import GemmStep, Panels
 from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
-OP_GEMM = 1
-
 
 def gemm_header(step: GemmStep, columns: int) -> tuple[int, ...]:
-    """Header words 0..8."""
+    """Words of the header object."""
     residuals = columns if step.residual else 0
     rounds = sum(p.count for p in step.panels) // columns
-    return (OP_GEMM, rounds * step.groups, step.k_blocks, residuals, 0, 0, *step.valid, step.groups)
+    first, end = step.valid
+    header = Header(
+        Op.GEMM,
+        outer=rounds * step.groups,
+        inner=step.k_blocks,
+        extra=residuals,
+        first_row=first,
+        end_row=end,
+        groups=step.groups,
+    )
+    return header.words()
 
 
 def gemm_streams(step: GemmStep, columns: int) -> StepStreams:

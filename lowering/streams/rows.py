@@ -9,39 +9,43 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels_xdna1.contract import PIECES, ROW_KINDS, Op
 from lowering.buffers import Matrix, Pattern
 from lowering.host_data.blocks import BLOCK_WORDS, blocks_of
 from lowering.limits import CORE_ROWS
+from lowering.overlay.header import Header
 from lowering.steps.kinds import RowStep
-from lowering.streams.attention import float_bits
 from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
-OP_ROW = 3
-KINDS = {"layer_norm": 0, "softmax": 1, "gelu": 2, "add": 3}
-WITH_STATISTICS = ("layer_norm", "softmax")
-PIECES = 4  # block columns in a C object
 PIECE_WORDS = BLOCK_WORDS // CORE_ROWS
+KINDS = {kind.name: kind for kind in ROW_KINDS}
 
 
 def row_header(step: RowStep, columns: int) -> tuple[int, ...]:
-    """Header words 0..13."""
-    work_per_trip = 2 * PIECES if step.kind == "add" else PIECES
-    statistics = blocks_of(step.valid_columns) if step.kind in WITH_STATISTICS else 0
-    trips = step.x.row_blocks // columns
-    words = [OP_ROW, trips, statistics, step.out.col_blocks // PIECES, work_per_trip, KINDS[step.kind]]
-    words += [0, 0, 0, step.valid_columns if step.kind == "softmax" else 0]
-    if step.kind == "layer_norm":
-        width = step.valid_columns
-        words += [float_bits(step.eps), 0, width, float_bits(float(np.float32(1.0) / np.float32(width)))]
-    return tuple(words)
+    """Words of the header object."""
+    kind, width = KINDS[step.kind], step.valid_columns
+    norm = step.kind == "layer_norm"
+    header = Header(
+        Op.ROWS,
+        outer=step.x.row_blocks // columns,
+        inner=blocks_of(width) if kind.statistics else 0,
+        extra=step.out.col_blocks // PIECES,
+        per_output=kind.operands * PIECES,
+        kind=kind.code,
+        valid=width if step.kind == "softmax" else 0,
+        eps=step.eps if norm else 0.0,
+        width=width if norm else 0,
+        inverse_width=float(np.float32(1.0) / np.float32(width)) if norm else 0.0,
+    )
+    return header.words()
 
 
 def row_streams(step: RowStep, columns: int) -> StepStreams:
     """Streams of a row op. One trip is one row block on every column."""
     trips = step.x.row_blocks // columns
     width = step.out.col_blocks
-    statistics = blocks_of(step.valid_columns) if step.kind in WITH_STATISTICS else 0
-    operands = 2 if step.kind == "add" else 1
+    kind = KINDS[step.kind]
+    operands, statistics = kind.operands, blocks_of(step.valid_columns) if kind.statistics else 0
     streams = StepStreams(
         header=row_header(step, columns),
         trips=trips,

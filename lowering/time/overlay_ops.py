@@ -66,7 +66,7 @@ def time_region(region: ops.Region, costs: Costs, columns: int = 4) -> list[OpTi
             widths = [_shape(region, op.out)[1] for op in group]
             residual = any(isinstance(op, ops.Linear) and op.residual is not None for op in group)
             name = "+".join([first.name, *[op.name.rpartition(".")[2] for op in group[1:]]])
-            gelu = any(isinstance(op, ops.Linear) and op.gelu for op in group)
+            gelu = any(isinstance(op, ops.Linear) and op.activation for op in group)
             results.append(gemm(name, rows, k, widths, costs, columns, gelu=gelu, residual=residual))
         elif isinstance(first, ops.Conv1d):
             results.extend(conv(first, region, costs, columns))
@@ -133,7 +133,8 @@ def conv(op: ops.Conv1d, region: ops.Region, costs: Costs, columns: int) -> list
         k = 3 * BLOCK * ceil(channels / BLOCK)
         macs = rows * 3 * channels * out
         return [
-            gemm(op.name, rows, k, [out], costs, columns, gelu=op.gelu, residual=residual, kind="conv", macs=macs)
+            gemm(op.name, rows, k, [out], costs, columns, gelu=bool(op.activation), residual=residual,
+                 kind="conv", macs=macs)
         ]  # fmt: skip
     second = next((o for o in region.ops if isinstance(o, ops.Conv1d) and o.x == op.out), None)
     planes = (("", 0),) if op.stride != 1 or second is None else PLANES
@@ -145,8 +146,8 @@ def conv(op: ops.Conv1d, region: ops.Region, costs: Costs, columns: int) -> list
         k = 8 * len(given.window(center)[1])
         useful = made * 3 * channels * out if center >= 0 else 0
         results.append(
-            gemm(f"{op.name} {which}".strip(), made, k, [out], costs, columns, gelu=op.gelu, residual=residual,
-                 kind="conv", macs=useful)
+            gemm(f"{op.name} {which}".strip(), made, k, [out], costs, columns,
+                 gelu=bool(op.activation), residual=residual, kind="conv", macs=useful)
         )  # fmt: skip
     return results
 
@@ -251,7 +252,7 @@ def _fused(region: ops.Region) -> list[list[ops.Op]]:
         last = groups[-1][-1] if groups else None
         if (
             isinstance(op, ops.Linear) and isinstance(last, ops.Linear) and op.x == last.x
-            and op.residual is None and last.residual is None and op.gelu == last.gelu
+            and op.residual is None and last.residual is None and op.activation == last.activation
         ):  # fmt: skip
             groups[-1].append(op)
         else:

@@ -23,7 +23,7 @@ def _region(
 
 
 def linear(rows: int = 300, k: int = 128, n: int = 320, gelu: bool = False) -> ops.Region:
-    op = ops.Linear(1, x=0, weight="w", bias="b", gelu=gelu)
+    op = ops.Linear(1, x=0, weight="w", bias="b", activation=ops.Activation.GELU if gelu else None)
     return _region("linear", op, [(rows, k), (rows, n)], {"w": (n, k), "b": (n,)})
 
 
@@ -33,7 +33,7 @@ def residual(rows: int = 300, n: int = 320) -> ops.Region:
 
 
 def convolution(rows: int = 300, channels: int = 80, n: int = 128, stride: int = 2) -> ops.Region:
-    op = ops.Conv1d(1, x=0, weight="w", bias="b", stride=stride, gelu=True)
+    op = ops.Conv1d(1, x=0, weight="w", bias="b", stride=stride, activation=ops.Activation.GELU)
     shapes = [(rows, channels), (-(-rows // stride), n)]
     return _region("convolution", op, shapes, {"w": (n, channels, 3), "b": (n,)})
 

@@ -16,7 +16,7 @@ from torch_xdna.devices.array.simulator import Simulator
 
 ROWS, COLS = 70, 128
 X, Y, OUT = Value(0, ROWS, COLS), Value(1, ROWS, COLS), Value(2, ROWS, COLS)
-LINEAR = ops.Linear(2, 0, "w", "b", gelu=True, residual=None)
+LINEAR = ops.Linear(2, 0, "w", "b", activation=ops.Activation.GELU, residual=None)
 OPS = {
     "gemm": (LINEAR, (Param("w", (COLS, COLS)), Param("b", (COLS,)))),
     "layer_norm": (ops.LayerNorm(2, 0, "g", "h"), (Param("g", (COLS,)), Param("h", (COLS,)))),

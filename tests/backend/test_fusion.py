@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lowering.ops import Add, Gelu, LayerNorm, Linear, Op, Param, Region, Value
+from lowering.ops import Activation, Add, Gelu, LayerNorm, Linear, Op, Param, Region, Value
 from torch_xdna.partitioning.fusion import fuse
 
 PARAMS = (Param("w", (64, 64)), Param("v", (64, 64)), Param("g", (64,)))
@@ -33,7 +33,7 @@ def fused(*ops: Op, outputs: tuple[int, ...] | None = None) -> list[Op]:
 
 
 def test_gelu_moves_into_the_product_before_it() -> None:
-    assert fused(linear(1, 0), Gelu(2, 1)) == [replace(linear(1, 0), out=2, gelu=True)]
+    assert fused(linear(1, 0), Gelu(2, 1)) == [replace(linear(1, 0), out=2, activation=Activation.GELU)]
 
 
 def test_a_residual_moves_in_from_either_side() -> None:
@@ -43,7 +43,7 @@ def test_a_residual_moves_in_from_either_side() -> None:
 
 def test_gelu_then_residual_both_move_in() -> None:
     assert fused(linear(1, 0), Gelu(2, 1), Add(3, 2, 0)) == [
-        replace(linear(1, 0), out=3, gelu=True, residual=0)
+        replace(linear(1, 0), out=3, activation=Activation.GELU, residual=0)
     ]
 
 

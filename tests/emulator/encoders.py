@@ -52,7 +52,8 @@ class Builder:
         weight = self.param(f"{name}.weight", cols, value.cols, scale=value.cols**-0.5)
         out = self.value(value.rows, cols, name)
         b = self.param(f"{name}.bias", cols, scale=0.1) if bias else None
-        return self.add(ir.Linear(out, x, weight, b, name=name, **extra))
+        activation = ir.Activation.GELU if extra.pop("gelu", False) else None
+        return self.add(ir.Linear(out, x, weight, b, activation, name=name, **extra))
 
     def layer_norm(self, x: int, name: str) -> int:
         value = self.values[x]
@@ -81,8 +82,18 @@ def encoder(size: Size, seed: int = 0) -> tuple[ir.Region, dict[str, Tensor]]:
     w2 = b.param("conv2.weight", width, width, 3, scale=(3 * width) ** -0.5)
     b1, b2 = (b.param(f"conv{i}.bias", width, scale=0.1) for i in (1, 2))
     positions = b.param("positions", size.context, width)
-    h = b.add(ir.Conv1d(b.value(frames, width), mel, w1, b1, gelu=True))
-    h = b.add(ir.Conv1d(b.value(size.context, width), h, w2, b2, stride=2, gelu=True, residual=positions))
+    h = b.add(ir.Conv1d(b.value(frames, width), mel, w1, b1, activation=ir.Activation.GELU))
+    h = b.add(
+        ir.Conv1d(
+            b.value(size.context, width),
+            h,
+            w2,
+            b2,
+            stride=2,
+            activation=ir.Activation.GELU,
+            residual=positions,
+        )
+    )
     for i in range(size.layers):
         h = b.layer(h, f"layers.{i}")
     return b.region([mel], [b.layer_norm(h, "norm")]), b.params
@@ -115,7 +126,7 @@ def _eager(op: ir.Op, p: dict[str, Tensor], env: dict[int, Tensor]) -> Tensor:
             out = F.conv1d(env[op.x].mT, weight, bias, op.stride, padding=1).mT
         else:
             out = F.linear(env[op.x], weight.t() if op.transposed else weight, bias)
-        out = F.gelu(out) if op.gelu else out
+        out = F.gelu(out) if op.activation else out
         residual = read(op.residual)
         return out if residual is None else residual + out
     if isinstance(op, ir.Attention):

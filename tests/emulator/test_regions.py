@@ -90,7 +90,7 @@ def test_conv1d(frames: int, stride: int) -> None:
     rows = (frames - 1) // stride + 1
     x, out = b.value(frames, 20), b.value(rows, 64)
     weight, bias, positions = b.param("w", 64, 20, 3), b.param("b", 64), b.param("p", rows, 64)
-    b.add(ir.Conv1d(out, x, weight, bias, stride, gelu=True, residual=positions))
+    b.add(ir.Conv1d(out, x, weight, bias, stride, activation=ir.Activation.GELU, residual=positions))
     inputs = [torch.randn(2, 20, frames).mT]  # as a spectrogram comes: strided
     (actual,) = run(b, [x], [out], inputs)
     rounded = {"w": as_stored(b.params["w"]), "b": b.params["b"].double(), "p": as_stored(b.params["p"])}

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import torch_xdna
 from lowering.errors import LoweringError
+from lowering.evaluate import evaluate
 from lowering.ops import Conv1d, Region
 from torch_xdna.devices import DEVICES
-from torch_xdna.selftest import reference
 
 
 class NumpyDevice:
@@ -44,7 +44,7 @@ class NumpyExecutable:
     def run(self, inputs: Sequence[Tensor], packed: dict[str, np.ndarray]) -> list[Tensor]:
         """Inputs and results (batch, rows, cols): a batch is a loop over clips."""
         clips = [
-            reference.run(self.region, packed, [x[i].detach().float().numpy() for x in inputs])
+            evaluate(self.region, packed, [x[i].detach().float().numpy() for x in inputs])
             for i in range(len(inputs[0]))
         ]
         return [torch.from_numpy(np.stack(results)).float() for results in zip(*clips)]

@@ -6,13 +6,13 @@ python tests/examples/new_op.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
 import torch_xdna
-from lowering.ops import Op
+from lowering.ops import OPERAND, Op
 from torch_xdna.devices.emulator.chunk import ROW_STEPS, on_rows
 from torch_xdna.matching import MATCHERS, Match, MatchState, Refusal
 from torch_xdna.matching.rows import module_path
@@ -23,11 +23,7 @@ from torch_xdna.matching.rows import module_path
 class Relu(Op):
     """out = max(x, 0): no rounding, bf16 as it came."""
 
-    x: int
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x,)
+    x: int = field(metadata=OPERAND)
 
 
 # 2. Which nodes of the graph it is: a function beside those of torch_xdna/matching/rows.py, a line in the table.

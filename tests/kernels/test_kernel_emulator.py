@@ -47,7 +47,9 @@ def test_linear(core, random, gelu, with_residual):
     want = emulate(
         inputs,
         {"w": w, "b": bias},
-        lambda out, i, r=None: ops.Linear(out, i, "w", "b", gelu=gelu, residual=r),
+        lambda out, i, r=None: ops.Linear(
+            out, i, "w", "b", activation=ops.Activation.GELU if gelu else None, residual=r
+        ),
         (128, 128),
     )
     got = core.gemm(x, w, bias, gelu=gelu, residual=inputs[1] if with_residual else None)

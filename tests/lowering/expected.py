@@ -1,57 +1,9 @@
-"""What a region computes, in numpy (float64 inside, bf16 between ops), and regions to try."""
+"""Regions to try, parameters and inputs for them."""
 
 import numpy as np
-from reference import gelu
 
 from lowering import ops
-from lowering.host_data.bf16 import round_bf16
 from lowering.whisper import EncoderConfig, encoder_region
-
-
-def evaluate(region, params, inputs):
-    """The region's outputs, fp32 holding bf16 values."""
-    values = {i: round_bf16(x) for i, x in zip(region.inputs, inputs)}
-
-    def operand(named):
-        return round_bf16(params[named]) if isinstance(named, str) else values[named]
-
-    for op in region.ops:
-        if isinstance(op, ops.Linear):
-            weight = round_bf16(params[op.weight])
-            out = values[op.x].astype(np.float64) @ (weight if op.transposed else weight.T)
-        elif isinstance(op, ops.Conv1d):
-            x, weight, rows = (
-                np.pad(values[op.x], ((1, 1), (0, 0))),
-                round_bf16(params[op.weight]),
-                region.value(op.out).rows,
-            )
-            taps = (x[tap:][: op.stride * rows : op.stride].astype(np.float64) for tap in range(3))
-            out = sum(rows_of_tap @ weight[:, :, tap].T for tap, rows_of_tap in enumerate(taps))
-        elif isinstance(op, ops.LayerNorm):
-            x = values[op.x].astype(np.float64)
-            out = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + op.eps)
-            out = out * (params[op.gamma] if op.gamma else 1) + (params[op.beta] if op.beta else 0)
-        elif isinstance(op, ops.Softmax):
-            out = softmax(values[op.x])
-        elif isinstance(op, ops.Gelu):
-            out = gelu(values[op.x])
-        elif isinstance(op, ops.Add):
-            out = values[op.x] + operand(op.y)
-        else:
-            q, k, v = values[op.q], values[op.k], values[op.v]
-            heads = [slice(64 * h, 64 * h + 64) for h in range(op.heads)]
-            out = np.hstack([softmax(op.scale * q[:, h] @ k[:, h].T) @ v[:, h] for h in heads])
-        if isinstance(op, ops.Linear | ops.Conv1d):
-            out = out + (params[op.bias] if op.bias else 0)
-            out = gelu(out) if op.gelu else out
-            out = out + (0 if op.residual is None else operand(op.residual))
-        values[op.out] = round_bf16(np.asarray(out, np.float32))
-    return [values[i] for i in region.outputs]
-
-
-def softmax(x):
-    e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
 
 
 def random_params(region, seed=0):
@@ -94,7 +46,8 @@ class Builder:
         self.params[name] = shape
         return name
 
-    def linear(self, x, n, name, bias=True, **options):
+    def linear(self, x, n, name, bias=True, gelu=False, **options):
+        options["activation"] = ops.Activation.GELU if gelu else None
         rows, k = self.values[x].rows, self.values[x].cols
         out = self.value(rows, n, name)
         weight = self.param(f"{name}.weight", *((k, n) if options.get("transposed") else (n, k)))
@@ -102,7 +55,8 @@ class Builder:
         self.ops.append(ops.Linear(out, x, weight, named, name=name, **options))
         return out
 
-    def conv(self, x, n, name, stride=1, **options):
+    def conv(self, x, n, name, stride=1, gelu=False, **options):
+        options["activation"] = ops.Activation.GELU if gelu else None
         rows, channels = self.values[x].rows, self.values[x].cols
         out = self.value((rows - 1) // stride + 1, n, name)
         weight, bias = self.param(f"{name}.weight", n, channels, 3), self.param(f"{name}.bias", n)

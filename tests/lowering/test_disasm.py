@@ -8,13 +8,14 @@ from click.testing import CliRunner
 from expected import Builder
 
 import lowering
+from lowering import listing
 from lowering.commands.encode import encode
 from torch_xdna.cli.disasm import command
 from torch_xdna.errors import XdnaError
 
 ONE_COLUMN_OF_A_GEMM = """\
 step 0: gemm fc: 300 x 96 -> 200
-  header op 1, outer 2, inner 2, residual 0, valid from 0, valid to 2147483647, groups 2
+  header op gemm, outer 2, inner 2, extra 0, first_row 0, end_row 2147483647, groups 2
   column 0 A: 2 transfers
     push     1 wait    28  bd  0 -> arg0+0x0000000 8192 B  ; fc header
     push     2 wait    32  bd  1 -> arg1+0x0000000 2x(by 131072) 16384 B  ; x
@@ -35,7 +36,7 @@ def program():
 
 
 def test_a_program_prints_its_steps_headers_and_transfers():
-    assert ONE_COLUMN_OF_A_GEMM in str(program())
+    assert ONE_COLUMN_OF_A_GEMM in listing.text(program())
 
 
 def test_a_file_of_words_prints_in_order(tmp_path):

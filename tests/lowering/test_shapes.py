@@ -8,8 +8,7 @@ import pytest
 from expected import Builder, random_params
 
 import lowering
-from lowering import listing, ops
-from lowering import lower as pipeline
+from lowering import listing, ops, pipeline
 from lowering.commands.commands import Dma, Wait
 from lowering.errors import LimitError, LoweringError
 from lowering.whisper import MODELS, encoder_region
@@ -103,4 +102,4 @@ def test_listing_shows_every_transfer_once_with_its_wait():
         i for i, c in enumerate(program.commands) if isinstance(c, Wait)
     ]
     assert "step 6: gemm layers.0.self_attn.q_proj+k_proj+v_proj: 100 x 384 -> 384 + 384 + 384" in text
-    assert "header op 1, outer 6, inner 6, residual 0" in text
+    assert "header op gemm, outer 6, inner 6, extra 0" in text

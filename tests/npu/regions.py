@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lowering.ops import (
+    Activation,
     Add,
     Attention,
     Conv1d,
@@ -53,12 +54,21 @@ def encoder(
         first = value(2 * rows, mels)
         middle, h = value(2 * rows, width), value(rows, width)
         weight, bias = param("conv1.weight", width, mels, 3), param("conv1.bias", width)
-        ops.append(Conv1d(middle, name="conv1", x=first, weight=weight, bias=bias, gelu=True))
+        ops.append(
+            Conv1d(middle, name="conv1", x=first, weight=weight, bias=bias, activation=Activation.GELU)
+        )
         weight, bias = param("conv2.weight", width, width, 3), param("conv2.bias", width)
         position = param("positions", rows, width)
         ops.append(
             Conv1d(
-                h, name="conv2", x=middle, weight=weight, bias=bias, stride=2, gelu=True, residual=position
+                h,
+                name="conv2",
+                x=middle,
+                weight=weight,
+                bias=bias,
+                stride=2,
+                activation=Activation.GELU,
+                residual=position,
             )
         )
     else:
@@ -72,7 +82,11 @@ def encoder(
         h = linear(f"{i}.out", a, width, width, residual=h)
         n = norm(f"{i}.norm2", h)
         h = linear(
-            f"{i}.fc2", linear(f"{i}.fc1", n, 4 * width, width, gelu=True), width, 4 * width, residual=h
+            f"{i}.fc2",
+            linear(f"{i}.fc1", n, 4 * width, width, activation=Activation.GELU),
+            width,
+            4 * width,
+            residual=h,
         )
     last = norm("norm", h)
     return Region(tuple(values), (first,), (last,), tuple(params), tuple(ops), f"encoder{layers}x{width}")
@@ -92,7 +106,7 @@ def single_ops() -> dict[str, Region]:
     norm = [("g", (130,)), ("b", (130,))]
     return {
         "linear": region(Linear(1, x=0, weight="w", bias="b"), product, [weight, ("b", (192,))]),
-        "linear, gelu": region(Linear(1, x=0, weight="w", gelu=True), product, [weight]),
+        "linear, gelu": region(Linear(1, x=0, weight="w", activation=Activation.GELU), product, [weight]),
         "linear, residual": region(Linear(2, x=0, weight="w", residual=1), residual, [weight]),
         "layer_norm": region(LayerNorm(1, x=0, gamma="g", beta="b"), [(100, 130)] * 2, norm),
         "softmax": region(Softmax(1, x=0), [(100, 130)] * 2, []),

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from rich.console import Console
 from sandbox.host import Sandbox
 
+from lowering.evaluate import evaluate
 from torch_xdna.cli.selftest import command, show
 from torch_xdna.devices.npu import runtime
 from torch_xdna.errors import DeviceError
-from torch_xdna.selftest import reference
 from torch_xdna.selftest.cases import all_cases
 from torch_xdna.selftest.expected import compare, expected
 from torch_xdna.selftest.rungs import Rung, climb
@@ -89,7 +89,7 @@ def test_reference_agrees_with_the_emulator(case) -> None:
     """Two implementations of the ops' definitions that share no code."""
     source, wanted = expected(case)
     assert source == "emulator"
-    found = reference.run(case.region, case.params, case.inputs)
+    found = evaluate(case.region, case.params, case.inputs)
     assert compare(found, wanted)["relative_l2"] < case.tolerance / 2
 
 

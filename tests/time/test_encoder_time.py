@@ -16,7 +16,9 @@ from torch_xdna.profile.simulated import simulated_seconds
 
 def linear(rows: int, k: int, n: int, gelu: bool = False, residual: bool = False) -> ops.Region:
     values = [ops.Value(0, rows, k, "x"), ops.Value(1, rows, n, "y"), ops.Value(2, rows, n, "r")]
-    op = ops.Linear(1, 0, "w", "b", gelu, 2 if residual else None, name="linear")
+    op = ops.Linear(
+        1, 0, "w", "b", ops.Activation.GELU if gelu else None, 2 if residual else None, name="linear"
+    )
     params = (ops.Param("w", (n, k)), ops.Param("b", (n,)))
     return ops.Region(tuple(values), (0, 2) if residual else (0,), (1,), params, (op,))
 

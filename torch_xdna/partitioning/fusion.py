@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from lowering.ops import Add, Conv1d, Gelu, Linear, Op, Region
+from lowering.ops import Activation, Add, Conv1d, Gelu, Linear, Op, Region
 
 
 def fuse(region: Region) -> Region:
@@ -34,10 +34,10 @@ def _into_product(op: Op, made: dict[int, Op], reads: Counter) -> tuple[Op, Op] 
         if (
             isinstance(product, (Linear, Conv1d))
             and reads[op.x] == 1
-            and not product.gelu
+            and product.activation is None
             and product.residual is None
         ):
-            return product, replace(product, out=op.out, gelu=True)
+            return product, replace(product, out=op.out, activation=Activation.GELU)
     if isinstance(op, Add):
         for product_id, residual in ((op.y, op.x), (op.x, op.y)):
             product = made.get(product_id) if isinstance(product_id, int) else None

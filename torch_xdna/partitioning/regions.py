@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 from torch import fx
 
-from lowering.ops import Op, Param, Region, Value
+from lowering.ops import Param, Region, Value
 from torch_xdna.matching import Match, MatchState
 from torch_xdna.matching.layout import Dims, Size
 from torch_xdna.matching.state import Weight
@@ -56,7 +55,7 @@ def make_graph_region(
         inputs=tuple(ids[i] for i in entering),
         outputs=tuple(ids[i] for i in results),
         params=tuple(Param(p, state.params[p].shape) for p in names),
-        ops=tuple(_renumbered(m.op, ids) for m in matches),
+        ops=tuple(m.op.renumbered(ids) for m in matches),
         name=name,
     )
     return GraphRegion(
@@ -73,14 +72,6 @@ def make_graph_region(
         weights={p: state.params[p] for p in names},
         nodes=tuple(nodes),
     )
-
-
-def _renumbered(op: Op, ids: dict[int, int]) -> Op:
-    changes: dict[str, Any] = {}
-    for f in fields(op):
-        if f.name in ("out", "x", "y", "q", "k", "v", "residual") and isinstance(getattr(op, f.name), int):
-            changes[f.name] = ids[getattr(op, f.name)]
-    return replace(op, **changes)
 
 
 def in_order(nodes: set[fx.Node]) -> list[fx.Node]:

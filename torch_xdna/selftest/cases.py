@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from lowering.ops import Add, Attention, Gelu, LayerNorm, Linear, Op, Param, Region, Softmax, Value
+from lowering.ops import (
+    Activation,
+    Add,
+    Attention,
+    Gelu,
+    LayerNorm,
+    Linear,
+    Op,
+    Param,
+    Region,
+    Softmax,
+    Value,
+)
 
 # Relative L2 error allowed. One more rounding to bf16 is 1.1e-3 on average; attention rounds its
 # probabilities, the encoder adds up layers. A wrong block, order or parameter is far above any of these.
@@ -89,10 +101,15 @@ def single(op: Op, sizes: list[tuple[int, int]], params: list[Param] | None = No
 
 def linear(rows: int, k: int, n: int, *, gelu: bool = False, residual: bool = False) -> Region:
     params = [Param("weight", (n, k)), Param("bias", (n,))]
+    activation = Activation.GELU if gelu else None
     if residual:
-        op = Linear(2, x=0, weight="weight", bias="bias", gelu=gelu, residual=1)
+        op = Linear(2, x=0, weight="weight", bias="bias", activation=activation, residual=1)
         return single(op, [(rows, k), (rows, n), (rows, n)], params)
-    return single(Linear(1, x=0, weight="weight", bias="bias", gelu=gelu), [(rows, k), (rows, n)], params)
+    return single(
+        Linear(1, x=0, weight="weight", bias="bias", activation=activation),
+        [(rows, k), (rows, n)],
+        params,
+    )
 
 
 def encoder(layers: int, width: int, rows: int) -> Region:
@@ -119,7 +136,7 @@ def encoder(layers: int, width: int, rows: int) -> Region:
         q, k, v = (dense(f"{i}.{role}", x) for role in "qkv")
         a = step(Attention, f"{i}.attention", q=q, k=k, v=v, heads=width // 64)
         h = dense(f"{i}.out", a, residual=h)
-        x = dense(f"{i}.fc1", norm(f"{i}.norm2", h), n=4 * width, gelu=True)
+        x = dense(f"{i}.fc1", norm(f"{i}.norm2", h), n=4 * width, activation=Activation.GELU)
         h = dense(f"{i}.fc2", x, k=4 * width, residual=h)
     last = norm("norm", h)
     return Region(tuple(values), (0,), (last,), tuple(params), tuple(ops), f"encoder{layers}x{width}")

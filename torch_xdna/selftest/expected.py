@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from torch_xdna.selftest import reference
+from lowering.evaluate import evaluate
 from torch_xdna.selftest.cases import Case
 
 
 def expected(case: Case) -> tuple[str, list[np.ndarray]]:
     """(where the numbers come from, fp32 outputs)."""
     if importlib.util.find_spec("torch") is None:
-        return "numpy reference", reference.run(case.region, case.params, case.inputs)
+        return "numpy reference", evaluate(case.region, case.params, case.inputs)
     import torch
 
     from torch_xdna.devices.emulator import EmulatorDevice

@@ -6,16 +6,17 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
+from kernels_xdna1.contract import PANEL_GELU, ROW_KINDS
 from lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
 from lowering.time.costs import Costs
 from torch_xdna.devices.array.context import Context, Kernel
 from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import InPort, Memory, OutPort
-from torch_xdna.devices.array.header import ROW_KINDS, check_header
+from torch_xdna.devices.array.header import check_header
 from torch_xdna.devices.array.interpreter import MOST_OBJECTS, Compiled, where_in
 
 _COPIED_HEADER_BYTES = 4 * HEADER_WORDS // 2
-GELU_FLAG = 260  # byte offset in a parameter block
+GELU_FLAG = 4 * PANEL_GELU  # byte offset in a parameter block
 
 
 def kernel_costs(costs: Costs) -> dict[str, Any]:
@@ -32,9 +33,9 @@ def kernel_costs(costs: Costs) -> dict[str, Any]:
         elif name == "gemm_params":
             table[name] = (by_objects(name), by_objects(name, "gelu"))
         elif name == "row_stats":  # the kinds without a statistics pass never call it
-            table[name] = [by_objects(name, k if i < 2 else "layer_norm") for i, k in ROW_KINDS.items()]
+            table[name] = [by_objects(name, k.name if k.statistics else "layer_norm") for k in ROW_KINDS]
         elif name == "row_apply":
-            table[name] = [by_objects(name, kind) for kind in ROW_KINDS.values()]
+            table[name] = [by_objects(name, kind.name) for kind in ROW_KINDS]
         else:
             table[name] = by_objects(name)
     return table

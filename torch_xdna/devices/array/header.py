@@ -8,39 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lowering.limits import BLOCK, CORE_ROWS, NORM_WIDTH
-from lowering.overlay.core_program import ATTENTION, GEMM, ROW_OP
+from kernels_xdna1.contract import HEADER_WORD, PIECES, ROW_KINDS, Op
+from lowering.limits import BLOCK, NORM_WIDTH
 from lowering.overlay.variants import FULL, Variant
 from torch_xdna.devices.array.errors import HardwareFault
 
-LAYER_NORM, SOFTMAX, GELU, ADD = range(4)  # h[5]
-ROW_KINDS = {LAYER_NORM: "layer_norm", SOFTMAX: "softmax", GELU: "gelu", ADD: "add"}
-PIECES = CORE_ROWS  # of a C object of a row op
+_WORD = HEADER_WORD
 
 
 def check_header(header: Sequence[int], tile: object, variant: Variant = FULL) -> None:
     """Refuse what the kernels of the header's op can't take; `header` are words 0..31, `tile` names the core, `variant`
     says which row operations its kernels hold: they take every other kind for layer_norm."""
-    op = header[0]
-    if op == GEMM:
-        _within(tile, "gemm", header, 8, "row groups", 1, 1 << 16)
-    elif op == ATTENTION:
-        _within(tile, "attention", header, 9, "valid keys", 1, BLOCK * header[2])
-    elif op == ROW_OP:
-        _within(tile, "row op", header, 5, "kind", LAYER_NORM, ADD)
-        name = ROW_KINDS[header[5]]
-        if name in variant.without:
+    op = header[_WORD["op"]]
+    if op == Op.GEMM:
+        _within(tile, "gemm", header, "groups", "row groups", 1, 1 << 16)
+    elif op == Op.ATTENTION:
+        _within(tile, "attention", header, "valid", "valid keys", 1, BLOCK * header[_WORD["inner"]])
+    elif op == Op.ROWS:
+        _within(tile, "row op", header, "kind", "kind", 0, len(ROW_KINDS) - 1)
+        kind = ROW_KINDS[header[_WORD["kind"]]]
+        if kind.name in variant.without:
             raise HardwareFault(
-                "header", f"{tile} got a header for {name}, which overlay '{variant.name}' lacks"
+                "header", f"{tile} got a header for {kind.name}, which overlay '{variant.name}' lacks"
             )
-        per_output = 2 * PIECES if header[5] == ADD else PIECES
-        _within(tile, name, header, 4, "inputs per output", 0, per_output)
-        if header[5] == LAYER_NORM:
-            _within(tile, name, header, 3, "outputs per trip", 0, NORM_WIDTH.maximum // (BLOCK * PIECES))
-            _within(tile, name, header, 12, "columns", 1, NORM_WIDTH.maximum)
+        _within(tile, kind.name, header, "per_output", "inputs per output", 0, kind.operands * PIECES)
+        if kind.name == "layer_norm":
+            most = NORM_WIDTH.maximum
+            _within(tile, kind.name, header, "extra", "outputs per trip", 0, most // (BLOCK * PIECES))
+            _within(tile, kind.name, header, "width", "columns", 1, most)
 
 
-def _within(tile: object, op: str, header: Sequence[int], word: int, what: str, low: int, high: int) -> None:
+def _within(tile: object, op: str, header: Sequence[int], name: str, what: str, low: int, high: int) -> None:
+    word = _WORD[name]
     if not low <= header[word] <= high:
         raise HardwareFault(
             "header",

@@ -139,7 +139,7 @@ class _Chunk:
             self.values.clear()
             head = step.parts[0] if isinstance(step, Product) else step
             return native_bf16.product(
-                operand, weight, gelu=head.gelu, residual=self._residual(step, head.residual)
+                operand, weight, activation=head.activation, residual=self._residual(step, head.residual)
             )
         return torch.mm(operand, weight.t(), out=self.scratch.matrix("result", self.rows, weight.shape[0]))
 
@@ -156,13 +156,13 @@ class _Chunk:
     # After it, piece by piece.
 
     def _finish(self, step: Matrix, result: Tensor) -> None:
-        """GELU and residual, where they are still to come, and rounding."""
+        """Activation and residual, where they are still to come, and rounding."""
         if isinstance(step, ir.Attention):
             return self._keep(step.out, result)
         head = step.parts[0] if isinstance(step, Product) else step
         if result.dtype == torch.float32:
-            if head.gelu:
-                torch.ops.aten.gelu_(result)
+            if head.activation:
+                numerics.ACTIVATE[head.activation](result)
             residual = self._residual(step, head.residual)
             if residual is not None:
                 result.add_(residual.float())

@@ -186,7 +186,7 @@ def _merge(steps: Iterable[Load | ir.Op]) -> list[Step]:
     for step in steps:
         if not isinstance(step, ir.Linear):
             merged.append(step)
-        elif step.gelu or step.residual is not None:
+        elif step.activation or step.residual is not None:
             merged.append(Product((step,)))
         elif step.x in plain:
             at = plain[step.x]
@@ -270,5 +270,5 @@ def _describe(step: Step | None) -> str:
     if step is None:
         return "-"
     names = "+".join(f"%{v}" for v in outputs(step))
-    gelu = step.parts[0].gelu if isinstance(step, Product) else getattr(step, "gelu", False)
-    return f"{names} = {type(step).__name__.lower()}{' gelu' if gelu else ''}"
+    activation = getattr(step.parts[0] if isinstance(step, Product) else step, "activation", None)
+    return f"{names} = {type(step).__name__.lower()}{f' {activation}' if activation else ''}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lowering.ops import Activation
 from torch_xdna.devices.emulator.memory import zeros
 from torch_xdna.errors import SettingsError
 
@@ -86,12 +87,14 @@ def operand(matrix: Bf16Matrix, memory: Tensor) -> Tensor:
     return memory
 
 
-def product(x: Tensor, matrix: Bf16Matrix, *, gelu: bool, residual: Tensor | None) -> Tensor:
+def product(
+    x: Tensor, matrix: Bf16Matrix, *, activation: Activation | None, residual: Tensor | None
+) -> Tensor:
     """bf16(act(x @ weight.T + bias)) or bf16(x @ weight.T + bias + residual), bf16 (rows, n); not both at once."""
     pointwise = torch.ops.mkldnn._linear_pointwise
     if residual is not None:
         return pointwise.binary(x, residual, matrix.weight, None, "add")
-    return pointwise(x, matrix.weight, matrix.bias, "gelu" if gelu else "none", [], "none")
+    return pointwise(x, matrix.weight, matrix.bias, activation.value if activation else "none", [], "none")
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

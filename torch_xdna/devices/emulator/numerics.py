@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowering.ops import HEAD_SIZE
+from lowering.ops import HEAD_SIZE, Activation
 from torch_xdna.devices.emulator.chunk_plan import pieces
 
 LOG2_E = 1.4426950408889634
@@ -32,6 +32,10 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
 
 def softmax(x: Tensor) -> Tensor:
     return torch.softmax(x, -1, dtype=torch.float32).to(torch.bfloat16)
+
+
+# In place, on fp32 sums.
+ACTIVATE = {Activation.GELU: torch.ops.aten.gelu_}
 
 
 def gelu(x: Tensor) -> Tensor:

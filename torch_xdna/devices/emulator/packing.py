@@ -71,7 +71,7 @@ def pack(plan: ChunkPlan, params: Mapping[str, Tensor], *, native: bool = False)
 def _matrix(
     weights: list[Tensor], biases: list[Tensor | None], step: ir.Linear | ir.Conv1d, native: bool
 ) -> Tensor | Bf16Matrix:
-    if native and not (step.gelu and step.residual is not None):  # oneDNN fuses one of them, not both
+    if native and not (step.activation and step.residual is not None):  # oneDNN fuses one of them, not both
         return bf16_matrix(weights, biases, bias_in_columns=step.residual is not None)
     n, k = sum(w.shape[0] for w in weights), weights[0].shape[1]
     matrix = zeros((n, -(-(k + 1) // LANES) * LANES))[:, : k + 1]
