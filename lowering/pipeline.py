@@ -64,14 +64,24 @@ def lower(
     return _lower(region, columns, allowed, split, longest_s)
 
 
+def steps_and_streams(
+    region: ops.Region,
+    columns: int = limits.COLUMNS.maximum,
+    forms: tuple[Forms, ...] = (Forms(),) * len(PATHS),
+) -> tuple[StepList, Placement, list[StepStreams]]:
+    """The first half of `lower`, for those who want to see it: steps with their buffers placed, and what each step
+    moves. Raises as `lower` does."""
+    planned = plan_steps(region)
+    placed = _place(planned)
+    return planned, placed, [_limited(_LOWER[type(step)](step, columns), forms) for step in planned.steps]
+
+
 @lru_cache(maxsize=32)
 def _lower(
     region: ops.Region, columns: int, forms: tuple[Forms, ...], split: str | None, longest_s: float
 ) -> Program:
     start = time.perf_counter()
-    planned = plan_steps(region)
-    placed = _place(planned)
-    all_streams = [_limited(_LOWER[type(step)](step, columns), forms) for step in planned.steps]
+    planned, placed, all_streams = steps_and_streams(region, columns, forms)
     names = [step.name for step in planned.steps]
     parts = cut(planned.steps, all_streams, columns, split=split, longest_s=longest_s)
     scheduled = [
