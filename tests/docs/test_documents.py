@@ -65,6 +65,14 @@ CHEAPER = {
     "make demo": ["make -n demo", "python -m torch_xdna.speech.demo"],
     'make demo TORCH="torch==2.13.0+cpu --extra-index-url=..."': ["make -n demo TORCH=torch"],
     "make test": ["make -n test"],  # this suite
+    "make test SEED=123": ["make -n test SEED=123"],
+    "make lint": ["make -n lint"],  # a test for each of its tools is in the suite or in make test
+    "make format": ["make -n format"],
+    "make docs": ["make -n docs"],  # tests/docs/test_api.py builds them
+    "python -m kernels_xdna1 count": ["python -m kernels_xdna1 --help"],  # writes into the package
+    "python -m pytest tests/backend/test_names.py -q": [
+        "python -m pytest tests/backend/test_names.py --collect-only -q"
+    ],
     "make matrix": ["make -n matrix", "python tests/matrix.py --list"],  # environments of 5 GB
     "make bench": ["make -n bench"],
     'make bench SELECT="base and fc1"': [
@@ -263,3 +271,8 @@ def test_statements_need_no_other_import(folder: Path, statement: str) -> None:
 def test_links() -> None:
     gone = [f"{path.name}: {target}" for path, target in documents.links() if not target.exists()]
     assert not gone
+    fragments = list(documents.fragments())
+    unknown = [
+        f"{path.name}: {to}#{name}" for path, to, name in fragments if name not in documents.headings(to)
+    ]
+    assert not unknown and len(fragments) > 1

@@ -45,7 +45,7 @@ def run(*arguments: object) -> Result:
 
 
 def test_choices_are_the_devices_and_formats_that_exist() -> None:
-    assert set(transcribe.DEVICES) == set(devices.NAMES)
+    assert set(transcribe.DEVICES) == set(devices.names())
     assert set(transcribe.FORMATS) == set(subtitles.FORMATS)
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": (
         "torch_xdna.cli.serve",
         "Serve transcription over HTTP: OpenAI's interface, whisper.cpp's, a page.",
+    ),
     "evaluate": (
         "torch_xdna.cli.evaluate",
         "Word error rate and speed on your own recordings.",

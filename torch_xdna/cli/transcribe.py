@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch_xdna.speech.pipeline import Job
     from torch_xdna.speech.transcriber import Transcriber
 
-# Not torch_xdna.devices.NAMES: `--help` would wait for nothing else, and a test compares the two.
+# Not torch_xdna.devices.names(): `--help` would wait for nothing else, and a test compares the two.
 DEVICES = ("auto", "npu", "emulator", "array")
 FORMATS = ("text", "json", "srt", "vtt", "tsv")
 TASKS = ("transcribe", "translate")
