@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lowering.ops import Region
 
 HERE = Path(__file__).parent
+TORCH = "2.13."
 STAGES = ("2_report", "3_region", "4_steps", "5_streams")
 
 
@@ -61,6 +62,10 @@ class Eager(nn.Module):
 CASES = {"block": (Block, (1, 70, 128)), "stem": (Stem, (1, 80, 80)), "eager": (Eager, (1, 10, 64))}
 
 
+@pytest.mark.skipif(
+    not torch.__version__.startswith(TORCH),
+    reason=f"torch names ops otherwise than {TORCH}, which made the texts",
+)
 @pytest.mark.filterwarnings("ignore:xdna")
 @pytest.mark.parametrize("name", CASES)
 def test_passes(
