@@ -8,6 +8,7 @@ call's cost depends on: GELU or not, this column's object or not, the kind of a 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from statistics import mean
@@ -17,6 +18,7 @@ import numpy as np
 
 from kernels_xdna1 import loops
 from kernels_xdna1.cycles import COUNTS_FILE
+from kernels_xdna1.description import BY_NAME
 from kernels_xdna1.host import SLOTS, Kernels, load
 from kernels_xdna1.loops import LoopTime, Timing
 
@@ -30,12 +32,12 @@ Counts = dict[str, dict[str, Any]]
 
 def count() -> Counts:
     """{"kernel" or "kernel/variant": slots (operations per call), cycles, straight (of them outside innermost loops),
-    bundles of code, loops}."""
+    code (bytes by function), meets (cycles in which two operands are reached at once), loops}."""
     kernels = load(debug=True, counting=True)
     bench = _Bench(kernels)
     found: Counts = {}
     for name, run in bench.runs().items():
-        bench.timings = []
+        bench.timings, bench.meets = [], Counter()
         kernels.counts()
         calls = run()
         found[name] = {
@@ -43,6 +45,7 @@ def count() -> Counts:
             "cycles": round(mean(timing.cycles for timing in bench.timings), 1),
             "straight": round(mean(timing.straight for timing in bench.timings), 1),
             "code": _code(bench.timings),
+            "meets": {" ".join(pair): round(n / calls, 1) for pair, n in sorted(bench.meets.items())},
             "loops": [_loop(loop, bench.timings) for loop in _loops(bench.timings)],
         }
     return found
@@ -89,6 +92,7 @@ class _Bench:
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
         self.timings: list[Timing] = []
+        self.meets: Counter[tuple[str, ...]] = Counter()
         random = np.random.default_rng(0)
         self.blocks = [_buffer(4096, np.uint16) for _ in range(3)]
         for block in self.blocks:
@@ -127,7 +131,14 @@ class _Bench:
     def _call(self, name: str, *arguments: np.ndarray | int) -> int:
         addresses = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
         getattr(self.kernels, name)(*addresses)
-        self.timings.append(Timing(loops.trace(self.kernels.library)))
+        operations = loops.trace(self.kernels.library)
+        self.timings.append(Timing(operations))
+        operands = [
+            (o.name, a) for o, a in zip(BY_NAME[name].operands, arguments) if isinstance(a, np.ndarray)
+        ]
+        names = {o.region: _operand(o.at, operands) for o in operations if o.region >= 0}
+        for pair, count in self.timings[-1].meets.items():
+            self.meets[tuple(sorted(names[region] for region in pair))] += count
         return 1
 
     def _params(self, gelu: int, residual: int = 0) -> int:
@@ -146,7 +157,7 @@ class _Bench:
         header[11] = np.float32(SCALE - upper.view(np.float32)).view(np.int32) & -65536
         self._call("attn_init", self.a1, self.acc)
         self.kernels.counts()
-        self.timings = []
+        self.timings, self.meets = [], Counter()
         calls = -(-KEYS // 64)
         return sum(
             self._call(
@@ -178,6 +189,11 @@ class _Bench:
         objects = 8 if kind == 3 else 4
         held = (self.a0, self.a1, self.acc, self.hdr)
         return sum(self._call("row_apply", self.blocks[0], self.c, *held, 0, j, 0) for j in range(objects))
+
+
+def _operand(address: int, operands: list[tuple[str, np.ndarray]]) -> str:
+    """The name of the operand that an address lies in."""
+    return next(n for n, a in operands if a.ctypes.data <= address < a.ctypes.data + a.nbytes)
 
 
 def _buffer(elements: int, dtype: type) -> np.ndarray:

@@ -68,6 +68,12 @@ def code(kernel: str, variant: str = "") -> dict[str, int]:
     return _per_call()[_key(kernel, variant)]["code"]
 
 
+def meets(kernel: str, variant: str = "") -> dict[tuple[str, str], float]:
+    """Cycles of a call in which two operands are reached at once (one twice, if both names are the same)."""
+    pairs = _per_call()[_key(kernel, variant)]["meets"]
+    return {(pair.split()[0], pair.split()[1]): float(count) for pair, count in pairs.items()}
+
+
 def variants() -> tuple[tuple[str, str], ...]:
     """All (kernel, variant) with an estimate."""
     return tuple((name.partition("/")[0], name.partition("/")[2]) for name in _per_call())

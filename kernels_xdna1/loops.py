@@ -135,7 +135,8 @@ def structure(operations: Sequence[Operation]) -> Code:
 
 
 class Timing:
-    """Cycles of a call's code. `loops`: every innermost loop met."""
+    """Cycles of a call's code. `loops`: every innermost loop met. `meets`: in how many cycles two regions of
+    memory (see `Operation.region`) are reached at once."""
 
     def __init__(
         self,
@@ -148,6 +149,7 @@ class Timing:
         self.written: dict[tuple[str, str], float] = {}
         self.known: dict[tuple[object, ...], tuple[Schedule, dict[str, float]]] = {}
         self.straight = 0.0
+        self.meets: Counter[tuple[int, int]] = Counter()
         self.inside = [""]
         self.cycles = self._code(structure(operations))
 
@@ -184,6 +186,10 @@ class Timing:
         size = ISSUE_BYTES * issues * placed.stages + EMPTY_BYTES * empty
         self.written[key] = max(self.written.get(key, 0.0), size)
 
+    def _meet(self, placed: Schedule, trips: int) -> None:
+        for pair, count in placed.meets:
+            self.meets[pair] += count * trips
+
     @property
     def code(self) -> dict[str, int]:
         """Estimated bytes by function, "" for the kernel's own."""
@@ -199,6 +205,7 @@ class Timing:
             self.known[key] = schedule.block(units).lost(*self.losses), schedule.slot_counts(units)
         self._write(name, *self.known[key])
         self.straight += self.known[key][0].length
+        self._meet(self.known[key][0], 1)
         return self.known[key][0].length
 
     def _loop(self, loop: Loop) -> float:
@@ -220,6 +227,7 @@ class Timing:
             self.known[key] = placed, schedule.slot_counts(units)
         found, slots = self.known[key]
         self._write(f"loop {loop.name}", found, slots)
+        self._meet(found, len(trips))
         cycles = SETUP + found.length + (len(trips) - 1) * found.ii
         self.found.setdefault((loop.name, len(trips)), []).append(
             LoopTime(loop.name, len(trips), 1, found, cycles, slots)
@@ -350,7 +358,7 @@ class _Lowering:
                 ]
         first = len(self.units)
         for _ in range(count):
-            self.units.append(Unit(_names[o.what], slots, [], size, file))
+            self.units.append(Unit(_names[o.what], slots, [], size, file, o.region))
         self.made[o.number] = list(range(first, first + count))
         if o.what == LOAD and count > 1:  # a wide load's parts step one pointer, once a cycle
             for unit in range(first + 1, first + count):

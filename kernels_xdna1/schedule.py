@@ -12,8 +12,10 @@ after 2 and 1 between themselves.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 SLOTS = ("multiply", "load a", "load b", "store", "move", "scalar")
 DEEPEST_MII = 27
@@ -31,18 +33,21 @@ class Unit:
     needs: list[tuple[int, int, int]] = field(default_factory=list)
     bytes: int = 0
     file: str = ""
+    region: int = -1  # the part of memory that a load or store reaches
 
 
 @dataclass(frozen=True)
 class Schedule:
     """`ii`: cycles from trip to trip. `length`: from a trip's first issue to its last result. `bound`: what decides.
-    `mii`: the least II that slots and recurrences allow."""
+    `mii`: the least II that slots and recurrences allow. `meets`: per trip, in how many cycles two regions of
+    memory are reached at once."""
 
     ii: int
     length: int
     bound: str
     mii: int = 0
     pipelined: bool = True
+    meets: tuple[tuple[tuple[int, int], int], ...] = ()
 
     def lost(self, pipelined: float, straight: float) -> Schedule:
         """With what the compiler loses: a factor for overlapped loops and one for code that runs through."""
@@ -111,7 +116,8 @@ def block(units: Sequence[Unit]) -> Schedule:
                 ii = max(ii, -(-(at[source] + latency - at[i]) // distance))
     mii, busiest = resource_bound(units)
     length = max(ii, max(t + _result(u) for t, u in zip(at, units)))
-    return Schedule(ii, length, busiest if ii <= 1.25 * mii else "latency", mii, pipelined=False)
+    bound = busiest if ii <= 1.25 * mii else "latency"
+    return Schedule(ii, length, bound, mii, pipelined=False, meets=_meets(units, at, ii))
 
 
 def modulo(units: Sequence[Unit], most_stages: int = 64) -> Schedule:
@@ -125,9 +131,7 @@ def modulo(units: Sequence[Unit], most_stages: int = 64) -> Schedule:
     mii = max(resources, recurrences)
     bound = busiest if resources >= recurrences else "recurrence"
     if mii > DEEPEST_MII:
-        return Schedule(
-            straight.ii, straight.length, bound if straight.ii <= 1.25 * mii else "latency", mii, False
-        )
+        return replace(straight, bound=bound if straight.ii <= 1.25 * mii else "latency", mii=mii)
     why = bound
     for ii in range(mii, straight.ii):
         for reloaded in (0, 2, 4, 8, 12, 14, 16, 17, 18, 19, 20):
@@ -146,9 +150,21 @@ def modulo(units: Sequence[Unit], most_stages: int = 64) -> Schedule:
             held = _registers(chosen, at, ii)
             moves = sum(unit.slots == ("move",) for unit in chosen) + copies(chosen, at, ii)
             if held["accumulator"] <= ACCUMULATORS and held["vector"] <= VECTORS and moves <= ii:
-                return Schedule(ii, length, why if ii > mii else bound, mii)
+                return Schedule(ii, length, why if ii > mii else bound, mii, meets=_meets(chosen, at, ii))
             why = "registers"
-    return Schedule(straight.ii, straight.length, why if why != bound else "latency", mii, False)
+    return replace(straight, bound=why if why != bound else "latency", mii=mii)
+
+
+def _meets(units: Sequence[Unit], at: Sequence[int], ii: int) -> tuple[tuple[tuple[int, int], int], ...]:
+    """Pairs of regions that are reached in one cycle, and in how many cycles of a trip."""
+    cycles: dict[int, list[int]] = {}
+    for unit, t in zip(units, at):
+        if unit.region >= 0:
+            cycles.setdefault(t % max(1, ii), []).append(unit.region)
+    found: Counter[tuple[int, int]] = Counter()
+    for regions in cycles.values():
+        found.update(combinations(sorted(regions), 2))
+    return tuple(sorted(found.items()))
 
 
 def reload(units: Sequence[Unit], count: int) -> list[Unit] | None:
@@ -178,7 +194,7 @@ def reload(units: Sequence[Unit], count: int) -> list[Unit] | None:
                 needs.append((-len(made) - 1, after, 0))  # negative: already a number of the new list
                 made.append(Unit("load", slots, [], held.bytes // 2, held.file))
         new[i] = len(made)
-        made.append(Unit(unit.what, unit.slots, needs, unit.bytes, unit.file))
+        made.append(Unit(unit.what, unit.slots, needs, unit.bytes, unit.file, unit.region))
     for unit in made:
         unit.needs = [(new[s] if s >= 0 else -s - 1, latency, d) for s, latency, d in unit.needs]
     return made
