@@ -32,6 +32,7 @@ CLIP = speech.clips()[0].path
 
 ROOT_RIGHTS = "needs root"
 NETWORK = "fetches from the network"
+EXAMPLE = "tests/examples runs it"
 HARDWARE = "needs an NPU; tests/npu runs it on AMD's driver with a stand-in for the kernel's"
 NOT_RUN = {
     "sudo apt update": ROOT_RIGHTS,
@@ -47,6 +48,8 @@ NOT_RUN = {
     "doctor names>": NETWORK,
     "python tests/backend/hf_whisper.py FOLDER": "needs a checkout of transformers; tests/backend has a stand-in",
     "pip install -e .[dev]": NETWORK,
+    "python tests/examples/new_op.py": EXAMPLE,
+    "python tests/examples/new_device.py": EXAMPLE,
     "docker run --device /dev/accel/accel0 --group-add $(getent group render | cut -d: -f3) --cap-add IPC_LOCK "
     "--ulimit memlock=-1 ...": "needs docker and an NPU",
     ".venv/bin/torch-xdna build-overlay": "needs Peano and mlir-aie; tests/overlay runs it on stand-ins",
