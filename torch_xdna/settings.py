@@ -19,7 +19,8 @@ class Settings:
     device: where regions run. `auto` is the NPU if it is usable here, else the emulator with one warning that
         says why; `npu`, `emulator` and `array` (the simulator of the array) are taken at their word.
     fallback: what happens to an op that the device does not take. `eager` runs it on the CPU, with one
-        warning per distinct reason; `error` makes it a FallbackError that names the op.
+        warning per distinct reason; `error` makes it a FallbackError that names the op. What only gives attention
+        weights that the caller asked for beside the result runs eager in either case, without a word.
     columns: how many columns of the array to use: 1, 2 or 4. More is faster, fewer leaves columns to others.
     overlay: path of an xclbin to configure the array with; None takes the installed one.
     iterated: False writes iterated descriptors out as more transfers, a way out if they fail on a machine (the

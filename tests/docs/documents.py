@@ -16,7 +16,7 @@ _SPAN = re.compile(r"`([^`]+)`")
 _COMMENT = re.compile(r"\s+#.*")
 # What begins a command; a variable's setting does if a command follows it.
 _COMMAND = re.compile(
-    r"([A-Z_]+=\S+ )*(torch-xdna|python[\d.]*|make|pip|pytest|git|docker|sudo|apt|export|\.venv/bin/\S+)\s"
+    r"([A-Z_]+=\S+ )*(torch-xdna|python[\d.]*|make|pip|pytest|git|docker|curl|sudo|apt|export|\.venv/bin/\S+)\s"
 )
 _PYTHON = re.compile(r"(print\(|torch\.|torch_xdna\.|\w+\.encoder\b)")
 

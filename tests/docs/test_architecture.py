@@ -191,5 +191,11 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
     ] == programs
 
 
+def test_the_page_of_the_tests_has_every_folder() -> None:
+    text = (ROOT / "tests" / "README.md").read_text()
+    folders_of_tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert {name for name in folders_of_tests if f"]({name})" not in text} == set()
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
