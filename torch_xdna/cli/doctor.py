@@ -12,7 +12,10 @@ from rich.markup import escape
 from torch_xdna.doctor import Check, diagnose, usable
 
 # As `torch_xdna.dump.REMEDY`; that module needs torch, which not every machine has that asks.
-REMEDY = "set TORCH_XDNA_DUMP=FOLDER, run again, and attach the folder to a bug report (it holds no weights and no inputs)"
+REMEDY = (
+    "set TORCH_XDNA_DUMP=FOLDER, run again, and attach the folder to a bug report "
+    "(it holds no weights and no inputs)"
+)
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "dim"}
 
 
