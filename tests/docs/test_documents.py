@@ -72,6 +72,7 @@ CHEAPER = {
     "make lint": ["make -n lint"],  # a test for each of its tools is in the suite or in make test
     "make format": ["make -n format"],
     "make docs": ["make -n docs"],  # tests/docs/test_api.py builds them
+    "python -m pytest tests/golden --update": ["python -m pytest tests/golden --collect-only -q"],
     "python -m kernels_xdna1 count": ["python -m kernels_xdna1 --help"],  # writes into the package
     "python -m pytest tests/backend/test_names.py -q": [
         "python -m pytest tests/backend/test_names.py --collect-only -q"

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from torch_xdna import devices, speech
 from torch_xdna.cli import transcribe
 from torch_xdna.errors import XdnaError
-from torch_xdna.speech import open_model, pipeline, subtitles, transcriber
+from torch_xdna.speech import opening, pipeline, subtitles, transcriber
 from torch_xdna.speech.audio import read
 from torch_xdna.speech.windows import Window
 
@@ -35,7 +35,7 @@ def _own_compiles():
 @pytest.fixture(scope="module")
 def heard() -> dict[str, str]:
     """What eager makes of the clips: the model's own mistakes are no business of the command line."""
-    eager = open_model.load(speech.CHECKPOINT)
+    eager = opening.load(speech.CHECKPOINT)
     found = [eager.transcribe([Window(0.0, read(clip.path, 16_000), 16_000)]) for clip in CLIPS]
     return {clip.path: " ".join(s.text for s in segments) for clip, (segments,) in zip(CLIPS, found)}
 
@@ -122,7 +122,7 @@ def test_samples_beyond_any_scale_cost_one_sentence(tmp_path: Path, heard: dict[
 
 
 def test_features_that_are_not_finite_are_one_windows_error() -> None:
-    found = open_model.load(speech.CHECKPOINT)
+    found = opening.load(speech.CHECKPOINT)
     good = read(CLIPS[0].path, 16_000)
     first, bad, last = found.transcribe(
         [Window(0.0, s, 16_000) for s in (good, np.float32(1e20) * good, good)]
@@ -139,7 +139,7 @@ def test_a_windows_error_is_its_files(capsys: pytest.CaptureFixture[str], tmp_pa
             found = super().decode(encoded, heard)
             return [XdnaError("it is too loud"), *found[1:]]
 
-    model = open_model.load(speech.CHECKPOINT)
+    model = opening.load(speech.CHECKPOINT)
     jobs = [pipeline.Job(Path(clip.path)) for clip in CLIPS[:2]]
     pipeline.run(jobs, Refusing(model.model, model.processor), 2, lambda _: None, lambda _: None)
     assert jobs[0].sentence() == f"{CLIPS[0].path} can't be transcribed: it is too loud"
@@ -169,7 +169,7 @@ def test_the_generation_config_decides_nothing(tmp_path: Path, heard: dict[str, 
     (folder / "generation_config.json").unlink()
     if POOR[poor] is not None:
         (folder / "generation_config.json").write_text(json.dumps(POOR[poor]))
-    found = open_model.load(folder).transcribe([Window(0.0, read(CLIPS[0].path, 16_000), 16_000)])
+    found = opening.load(folder).transcribe([Window(0.0, read(CLIPS[0].path, 16_000), 16_000)])
     assert [" ".join(s.text for s in segments) for segments in found] == [heard[CLIPS[0].path]]
 
 
@@ -210,7 +210,7 @@ def test_languages_and_tasks_of_the_shipped_model(heard: dict[str, str], argumen
 
 def test_segments_begin_and_end_where_the_model_says() -> None:
     """The window is loud from its beginning; the prompt is among the ids and is nobody's words."""
-    found = open_model.load(speech.CHECKPOINT)
+    found = opening.load(speech.CHECKPOINT)
     zero, start, end = (found.vocabulary.zero or 0), found.vocabulary.start, found.vocabulary.end
     words = found.processor.tokenizer.encode(" left", add_special_tokens=False)
     window = Window(30.0, np.full(16_000 * 9, 0.1, np.float32), 16_000)

@@ -226,7 +226,7 @@ def _duration(job: Job) -> float:
 
 def _load(model: str | None, device: str, decoder: str, context: str) -> Transcriber:
     from torch_xdna import devices, speech
-    from torch_xdna.speech.open_model import load
+    from torch_xdna.speech.opening import load
 
     devices.select(device)  # an unusable device is said before a model is loaded
     _say_if_off(device)

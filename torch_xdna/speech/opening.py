@@ -1,4 +1,4 @@
-"""A Transcriber by name: which weights, which decoder, which encoder."""
+"""Open a model for transcription: a Whisper checkpoint or a folder of CTranslate2's, with the wanted decoder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from torch_xdna.encoder.encoder import Encoder
+from torch_xdna.encoder import Encoder
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech import ct2_models
 from torch_xdna.speech.decoders import ct2
