@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from lowering import limits, ops
-from lowering.buffers import ACTIVATIONS, Buffer
+from lowering.buffers import ACTIVATIONS, EVERY_FORM, Buffer, Forms
 from lowering.commands.encode import encode
 from lowering.commands.schedule import schedule
 from lowering.errors import LimitError
@@ -19,11 +19,10 @@ from lowering.program import Placement, Program, StepFacts
 from lowering.steps import placement
 from lowering.steps.kinds import AttentionStep, GemmStep, RowStep, Step, reads, writes
 from lowering.steps.plan import StepList, plan_steps
-from lowering.steps.split import LONGEST_S, SPLITS, cut
 from lowering.streams.attention import attention_header, attention_streams
-from lowering.streams.descriptors import EVERY_FORM, Forms
 from lowering.streams.gemm import gemm_header, gemm_streams
 from lowering.streams.rows import row_header, row_streams
+from lowering.streams.split import LONGEST_S, SPLITS, cut
 from lowering.streams.step_streams import PATHS, StepStreams
 
 COLUMN_CHOICES = (1, 2, 4)
@@ -55,12 +54,12 @@ def lower(
 
     `iterated` False writes iterated descriptors out as more transfers: the same bits, a longer stream.
     `split` "layer" or "op" makes a dispatch of each layer or step instead of one of all; in any case dispatches are
-    split that are modelled to take longer than `longest_s` (`lowering.steps.split`). The same bits, too.
+    split that are modelled to take longer than `longest_s` (`lowering.streams.split`). The same bits, too.
     `headers_with_inputs` places the steps' headers among the activations instead of the weights (`lowering.lengths`).
     `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
-    which.
+    which. ValueError for a `split` that there is not.
     """
     if columns not in COLUMN_CHOICES:
         raise LimitError(f"{limits.COLUMNS.name}: programs exist for {COLUMN_CHOICES} columns, not {columns}")

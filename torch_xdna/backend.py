@@ -19,7 +19,7 @@ from torch_xdna.execution.region_call import RegionRefused
 from torch_xdna.matching import MatchState, Refusal
 from torch_xdna.partitioning.decision import decide
 from torch_xdna.partitioning.partition import Partition
-from torch_xdna.report import GraphReport, Report, Row
+from torch_xdna.report import GraphReport, Row
 from torch_xdna.settings import Settings, refuse_mode
 
 
@@ -75,8 +75,7 @@ def _compile(
         matched, parts, run = _build(aten, captured, device, settings)
         rows = report_rows.report_rows(aten.graph, matched, parts)  # report
         graph = _report(captured, rows, parts, run, device)
-        dump.text("2_report", str(Report([graph])))
-        dump.regions(graph.regions, settings.columns)
+        dump.compiled(graph, settings.columns)
         report_rows.tell(rows, settings.fallback)
         return _Compiled(run.forward, graph)
 

@@ -24,6 +24,7 @@ from lowering.errors import LoweringError
 from lowering.ops import Region
 from lowering.pipeline import steps_and_streams
 from torch_xdna.errors import XdnaError
+from torch_xdna.report import GraphReport, Report
 
 VARIABLE = "TORCH_XDNA_DUMP"
 REMEDY = f"set {VARIABLE}=FOLDER, run again, and attach the folder to a bug report (it holds no weights and no inputs)"
@@ -62,10 +63,15 @@ class Dump:
         if self.wanted:
             self.text(stage, gm.print_readable(print_output=False))
 
+    def compiled(self, graph: GraphReport, columns: int) -> None:
+        """Stages 2 to 7."""
+        if self.wanted or _LOG.isEnabledFor(logging.INFO):
+            self.text("2_report", str(Report([graph])))
+        if self.wanted:
+            self.regions(graph.regions, columns)
+
     def regions(self, regions: tuple[Region, ...], columns: int) -> None:
         """Stages 3 to 7 of each region, for that many columns."""
-        if not self.wanted:
-            return
         for number, region in enumerate(regions):
             end = f".{number}" if number else ""
             self.text(f"3_region{end}", str(region))

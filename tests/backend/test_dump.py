@@ -120,6 +120,17 @@ def test_an_internal_error_says_what_to_send(monkeypatch: pytest.MonkeyPatch) ->
     torch._dynamo.reset()
 
 
+def test_the_doctor_points_to_it() -> None:
+    from click.testing import CliRunner
+
+    from torch_xdna.cli import doctor
+
+    assert doctor.REMEDY == dump.REMEDY
+    assert dump.REMEDY in " ".join(CliRunner().invoke(doctor.command).output.split()).replace(
+        "Set TORCH", "set TORCH"
+    )
+
+
 @pytest.fixture(autouse=True)
 def _nothing_stays():
     yield

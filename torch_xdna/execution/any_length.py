@@ -60,13 +60,16 @@ class AnyLength:
 
     def run(self, inputs: Sequence[Tensor], sources: Sequence[Tensor], rows: Rows) -> list[Tensor]:
         """Inputs and results as an executable's, of that length. Raises DeviceError if it can't be lowered."""
-        packed = self.weights.get(sources)
         try:
             executable = self._at(rows)
         except LoweringError as error:
             raise DeviceError(f"at {'/'.join(map(str, rows))} rows {error}") from error
-        with device_range(self._name):
-            return executable.run(inputs, packed)
+
+        def once(packed: Any) -> list[Tensor]:
+            with device_range(self._name):
+                return executable.run(inputs, packed)
+
+        return self.weights.use(sources, once)
 
     def _at(self, rows: Rows) -> Executable:
         if self._prepare is None:

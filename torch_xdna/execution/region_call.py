@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -58,7 +59,9 @@ class RegionCall(nn.Module):
             self._ends = EndsBySize(gm, part, self.reads)
             self.reads = self.reads + self._ends.more
         elif by_row(region, part.batch):
-            self.prepared = ByRow(lambda rows: _prepared_rows(device, region, recipes, rows))
+            self.prepared = ByRow(
+                lambda rows: _prepared_rows(device, region, recipes, rows), region.values[0].rows
+            )
         else:
             self.prepared = _prepared(device, region, recipes)
         if not part.lengths:
@@ -103,9 +106,11 @@ class Prepared:
         self.weights = WeightStore(lambda sources: pack(executable, recipes, sources))
 
     def run(self, inputs: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
-        packed = self.weights.get(sources)
-        with device_range(self._name):
-            return self.executable.run(inputs, packed)
+        def once(packed: Any) -> list[Tensor]:
+            with device_range(self._name):
+                return self.executable.run(inputs, packed)
+
+        return self.weights.use(sources, once)
 
 
 _PREPARED: weakref.WeakValueDictionary[tuple, Prepared | AnyLength] = weakref.WeakValueDictionary()
