@@ -119,6 +119,20 @@ def test_convolutions_over_any_length(device: str) -> None:
         assert torch.equal(found, fixed(module, device, x)), x.shape
 
 
+@pytest.mark.parametrize("device", ["emulator", "array"])
+def test_elements_with_the_time_last(device: str) -> None:
+    """(batch, channels, time): the device's columns are fixed, so the time becomes its rows."""
+
+    def fn(x: Tensor) -> Tensor:
+        return F.gelu(x) + x
+
+    run = compile_with(fn, device)
+    for shape in ((2, 5, 30), (2, 5, 70), (3, 5, 5)):
+        x = torch.randn(shape)
+        assert_close(run(x), fn(x))
+    assert all(r.regions == 1 and r.eager_ops == 0 for r in torch_xdna.reports())
+
+
 def test_sizes_that_equal_each_other() -> None:
     """As many rows as columns, heads or clips: the length is told from the place, not from the size."""
     module = Layer().eval()

@@ -108,7 +108,21 @@ class MatchState:
         layout = self.layout(node)
         if layout.matrix is not None and layout.scale == 1 and unfit(node) is None:
             return layout.matrix, layout.dims
-        return self.rows_and_dims(node)
+        found = self.rows_and_dims(node)
+        return self._last_as_rows(node) if found is SYMBOLIC else found
+
+    def _last_as_rows(self, node: fx.Node) -> tuple[Matrix, Dims] | Refusal:
+        """For ops on elements of (..., channels, time), where the time is symbolic: rows may be, columns not."""
+        layout = self.layout(node)
+        if layout.matrix is not None or layout.scale != 1:
+            layout = self.rebase(node)
+        if len(layout.dims) < 2:
+            return SYMBOLIC
+        lead = sorted((a for d in layout.dims[:-2] for a in d), key=_source_order)
+        batch = _batch_of(lead, shape_of(layout.source))
+        rows = [*(a for a in lead if a not in batch), *layout.dims[-1]]
+        matrix, dims = self.bind(layout, batch, rows, layout.dims[-2])
+        return matrix if isinstance(matrix, Refusal) else (matrix, dims)
 
     def rows_and_dims(self, node: fx.Node) -> tuple[Matrix, Dims] | Refusal:
         """The matrix whose columns are the last dimension of `node`, and how `node` arranges it."""
