@@ -11,8 +11,8 @@ from statistics import median
 
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.audio import AudioError, read_blocks
-from torch_xdna.speech.pipeline import Job, run
 from torch_xdna.speech.opening import load
+from torch_xdna.speech.pipeline import Job, run
 from torch_xdna.speech.transcriber import Transcriber
 from torch_xdna.speech.windows import windows
 
