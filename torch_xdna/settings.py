@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lowering.steps.split import SPLITS
-from torch_xdna.devices import NAMES
+from lowering.streams.split import SPLITS
+from torch_xdna.devices import names
 from torch_xdna.errors import SettingsError
 
 
@@ -53,7 +53,7 @@ class Settings:
                     f"unknown option '{key}'{_nearest(key, known)}; valid options: {', '.join(known)}"
                 )
         settings = cls(**options)
-        for key, valid in _VALID.items():
+        for key, valid in {"device": names(), **_VALID}.items():
             value = getattr(settings, key)
             if not any(value == v and type(value) is type(v) for v in valid):
                 shown = ", ".join(map(repr, valid))
@@ -68,7 +68,6 @@ class Settings:
 
 
 _VALID: dict[str, tuple] = {
-    "device": NAMES,
     "fallback": ("eager", "error"),
     "columns": (1, 2, 4),
     "iterated": (True, False),

@@ -102,11 +102,12 @@ def test_languages_are_detected_per_file_and_shown(silent_config: Path, several:
     result = run(*files, "--model", silent_config, "--format", "json", "--batch-size", 3)
     jfk, spanish, both = records(result)
     assert (jfk["text"], jfk["language"]) == (BASE, "en")
-    assert jfk["segments"][0]["start"] == 0  # what the model says; it is loud from 0.32 s on
+    assert jfk["segments"][0]["start"] <= 0.32  # it is loud from there on
     assert (spanish["text"], spanish["language"]) == (SPOKEN, "es")
     assert both["text"].startswith(BASE) and both["text"].endswith(SPOKEN)
     times = [segment["start"] for segment in both["segments"]]
-    assert times == sorted(times) and times[0] < 1 and times[1] == pytest.approx(23, abs=1)
+    assert times == sorted(times) and times[0] < 1
+    assert next(s["start"] for s in both["segments"] if "Esta es" in s["text"]) == pytest.approx(23, abs=1)
     for file, said in zip(files, ("English (en)", "Spanish (es)", "English (en), Spanish (es)")):
         assert f"{file}: language {said}, detected\n" in result.stderr
 
