@@ -125,7 +125,7 @@ def _round(transcriber: Transcriber, paths: Sequence[Path], batch_size: int, vad
 
 
 def _warm_up(transcriber: Transcriber, paths: Sequence[Path], batch_size: int) -> None:
-    """Compiles for one window and for a whole batch, packs weights, wakes threads: with the first window."""
+    """Compiles for one window and for a whole batch, packs weights, wakes threads up, all with the first window."""
     for path in paths:
         try:
             blocks = read_blocks(path, transcriber.rate)
