@@ -23,7 +23,8 @@ ROW_VARIANTS = ("softmax", "gelu", "add")
 
 def functions(kernels: Iterable[str], only_layer_norm: bool = False) -> dict[str, int]:
     """Bytes by function of these kernels, and of what each has for itself, by its own name and variant."""
-    wanted, found = set(kernels), {}
+    wanted = set(kernels)
+    found: dict[str, int] = {}
     for kernel, variant in cycles.variants():
         if kernel not in wanted:
             continue

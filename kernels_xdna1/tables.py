@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels_xdna1 import contract, cycles, description, loops, peano_build, precedents, published, sizes
-from lowering.overlay.variants import VARIANTS, Variant
 
 RESTS_ON = {
     "gemm_init": "S30: stores",
@@ -32,10 +31,8 @@ def show() -> None:
     console.print(
         "before: what the kernels of before were modelled to take, 2.65 times their busiest slot "
         "(`--stock-kernels`). bytes: of all that a call reaches, estimated, off by up to "
-        f"{sizes.FACTOR} x either way on code of known size. "
-        + "; ".join(_core_size(variant) for variant in VARIANTS)
-        + f". A core has {peano_build.PROGRAM_BYTES}: `torch-xdna build-overlay` reads the linked cores and takes "
-        "the first that fits.",
+        f"{sizes.FACTOR} x either way on code of known size; a core has {peano_build.PROGRAM_BYTES}. "
+        "`python -m lowering.overlay --memory` adds them up for the cores of each overlay.",
         highlight=False,
     )
     console.print(_loops())
@@ -144,9 +141,3 @@ def _products() -> Table:
             f"{product.factor:.2f}",
         )
     return table
-
-
-def _core_size(variant: Variant) -> str:
-    size = sizes.core_bytes(variant.kernels, "ONLY_LAYER_NORM" in variant.defines)
-    low, high = size / sizes.FACTOR, size * sizes.FACTOR
-    return f"a core of overlay '{variant.name}' takes {size} ({low:.0f} to {high:.0f})"

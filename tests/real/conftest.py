@@ -27,9 +27,9 @@ def _own_compiles():
     torch._dynamo.reset()
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str, get: Callable[[str], Path] = real_models.folder) -> Path:
     try:
-        return real_models.folder(name)
+        return get(name)
     except real_models.Unavailable as reason:
         pytest.skip(f"no weights of whisper-{name}: {reason}")
 
@@ -42,6 +42,16 @@ def tiny_en() -> Path:
 @pytest.fixture(scope="session")
 def base() -> Path:
     return _folder("base")
+
+
+@pytest.fixture(scope="session")
+def tiny_en_ct2() -> Path:
+    return _folder("tiny.en", real_models.ct2_folder)
+
+
+@pytest.fixture(scope="session")
+def base_ct2() -> Path:
+    return _folder("base", real_models.ct2_folder)
 
 
 @pytest.fixture

@@ -1,23 +1,14 @@
-"""Reads a Whisper in CTranslate2's format (model.bin, version 6) as Hugging Face's state dict.
-
-The layout, little endian: u32 version, string name of the specification, u32 revision, u32 count; per variable a
-string name, u8 rank, u32 each dimension, u8 type, u32 bytes, data; then u32 count of aliases, two strings each.
-A string is u16 length, its final zero byte included, and bytes (OpenNMT/CTranslate2, python/ctranslate2/specs/
-model_spec.py, `ModelSpec._serialize`). int8 weights come with a `weight_scale` per row by which they are divided.
+"""A Whisper in CTranslate2's format as Hugging Face's state dict. int8 weights come with a `weight_scale` per row by
+which they are divided; the file itself is read by `torch_xdna.encoder.ct2`.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
-
-VERSION = 6
-TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 
 # CTranslate2's name, Hugging Face's names of its equal parts along the rows. Whisper's keys have no bias.
 _SELF = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -41,37 +32,6 @@ _OUTSIDE = {
     **{f"conv{n}/{part}": f"conv{n}.{part}" for n in (1, 2) for part in ("weight", "bias")},
 }
 _PARTS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-
-
-def variables(path: Path) -> dict[str, np.ndarray]:
-    """Every variable of a model.bin by its own name; scalars have shape ()."""
-    data, at = path.read_bytes(), 0
-
-    def number(code: str) -> int:
-        nonlocal at
-        (value,) = struct.unpack_from("<" + code, data, at)
-        at += struct.calcsize(code)
-        return value
-
-    def string() -> str:
-        nonlocal at
-        length = number("H")
-        at += length
-        return data[at - length : at].rstrip(b"\0").decode()
-
-    if (version := number("I")) != VERSION:
-        raise ValueError(f"{path} is of version {version}; only {VERSION} is known")
-    string(), number("I")
-    found = {}
-    for _ in range(number("I")):
-        name = string()
-        shape = [number("I") for _ in range(number("B"))]
-        kind, size = number("B"), number("I")
-        found[name] = np.frombuffer(data, TYPES[kind], size // np.dtype(TYPES[kind]).itemsize, at).reshape(
-            shape
-        )
-        at += size
-    return found
 
 
 def state_dict(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

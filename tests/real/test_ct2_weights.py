@@ -11,12 +11,15 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from torch_xdna.encoder import ct2
+from torch_xdna.errors import XdnaError
+
 
 def _file(values: dict[str, np.ndarray], version: int = 6) -> bytes:
     def string(text: str) -> bytes:
         return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 
-    kinds = {np.dtype(kind): number for number, kind in ct2_weights.TYPES.items()}
+    kinds = {np.dtype(kind): number for number, kind in ct2.TYPES.items()}
     out = struct.pack("<I", version) + string("WhisperSpec") + struct.pack("<II", 3, len(values))
     for name, value in values.items():
         out += string(name) + struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape)
@@ -38,7 +41,7 @@ def test_stacked_and_quantized_weights_come_apart(tmp_path: Path) -> None:
     }
     path = tmp_path / "model.bin"
     path.write_bytes(_file(values))
-    found = ct2_weights.state_dict(ct2_weights.variables(path))
+    found = ct2_weights.state_dict(ct2.variables(path))
     attention = "model.encoder.layers.1.self_attn"
     assert set(found) == {
         *(f"{attention}.{part}_proj.weight" for part in "qkv"),
@@ -56,8 +59,8 @@ def test_stacked_and_quantized_weights_come_apart(tmp_path: Path) -> None:
 def test_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(_file({}, version=5))
-    with pytest.raises(ValueError, match="version 5"):
-        ct2_weights.variables(path)
+    with pytest.raises(XdnaError, match="version 5"):
+        ct2.variables(path)
 
 
 @pytest.mark.parametrize("model", ["tiny_en", "base"])

@@ -1,8 +1,8 @@
 """`torch-xdna transcribe FILE...`: audio files of any length to text, JSON or subtitles.
 
 Windows of all files go through the model in common batches, in order. A file that can't be read costs one
-sentence on stderr and the exit code 2; the others are done. Transcripts go to stdout, everything else to
-stderr.
+sentence on stderr and the exit code 2; the others are done. Transcripts go to stdout or into a folder, everything else
+to stderr.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,24 +18,28 @@ import click
 from torch_xdna.errors import XdnaError
 
 if TYPE_CHECKING:
-    from torch_xdna.speech.languages import Heard
-    from torch_xdna.speech.subtitles import Segment
+    from torch_xdna.speech.pipeline import Job
     from torch_xdna.speech.transcriber import Transcriber
-    from torch_xdna.speech.windows import Window
 
-# Not torch_xdna.devices.NAMES: `--help` would wait for nothing else, and a test compares the two.
+# Not torch_xdna.devices.names(): `--help` would wait for nothing else, and a test compares the two.
 DEVICES = ("auto", "npu", "emulator", "array")
-FORMATS = ("text", "json", "srt", "vtt")
+FORMATS = ("text", "json", "srt", "vtt", "tsv")
 TASKS = ("transcribe", "translate")
+DECODERS = ("auto", "ctranslate2", "hf")
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--model", help="Hugging Face id or folder of a Whisper model.  [default: the shipped checkpoint]"
+    "--model",
+    help="Hugging Face id or folder of a Whisper model, or a folder in CTranslate2's format.  "
+    "[default: the shipped checkpoint]",
 )
 @click.option(
-    "--language", help="What is spoken: a code or name, as es or Spanish.  [default: detected per file]"
+    "--language",
+    help="What is spoken: a code or name, as es or Spanish. A window of up to 30 s, the model's context, has one: what "
+    "is said in another one within it is translated or lost.  [default: detected per window]",
 )
 @click.option(
     "--task",
@@ -49,131 +52,126 @@ TASKS = ("transcribe", "translate")
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="What runs the encoder."
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Windows per batch."
+    "--decoder",
+    type=click.Choice(DECODERS),
+    default="auto",
+    show_default=True,
+    help="What writes the words: CTranslate2 (int8, fast; pip extra `fast`) or Hugging Face's (fp32).",
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Windows per batch."
+)
+@click.option("--beam-size", type=click.IntRange(min=1), default=1, show_default=True, help="1 is greedy.")
+@click.option("--initial-prompt", default="", help="Text taken as said before: spelling, style.")
+@click.option("--hotwords", default="", help="Words to expect: names, terms.")
+@click.option("--word-timestamps", is_flag=True, help="When every word was said, in json and vtt.")
+@click.option(
+    "--vad/--no-vad",
+    default=None,
+    help="Find speech with Silero's detector, or by loudness.  [default: the detector where it is installed]",
+)
+@click.option(
+    "--context",
+    type=click.Choice(("full", "auto")),
+    default="full",
+    show_default=True,
+    help="auto: windows shorter than the model's encode only what they have, in steps of a fifth.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="[default: text; every one with --output-dir]",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a file per recording and format here instead of on standard output.",
+)
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="",
+    metavar="[ADDRESS]",
+    help="Transcribe FILES (folders, patterns, lists) on a Ray cluster, without an address on one of this machine.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --ray: folder for the Parquet files.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="With --ray.  [default: what the machines have room for]"
+)
 @click.option("--profile", is_flag=True, help="Print where the time went, as measured here, on stderr.")
 def command(
-    files: tuple[Path, ...],
-    model: str | None,
-    language: str | None,
-    task: str,
-    device: str,
-    batch_size: int,
-    form: str,
-    profile: bool,
-) -> None:
+    files: tuple[Path, ...], model: str | None, language: str | None, task: str, device: str, decoder: str,
+    batch_size: int, beam_size: int, initial_prompt: str, hotwords: str, word_timestamps: bool, vad: bool | None,
+    context: str, form: str | None, output_dir: Path | None, ray: str | None, output: Path | None,
+    workers: int | None, profile: bool,
+) -> None:  # fmt: skip
     """Transcribe recordings and videos (wav, flac, mp3, ogg, m4a, mp4, webm, ...; any rate, any length; - is
     standard input) with the encoder on the NPU or the emulator.
     """
+    from torch_xdna.cli.transcripts import FolderWriter, Writer, folder_names
+    from torch_xdna.speech.pipeline import Job, run
+
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    transcriber = _load(model, device)
+    if ray is not None:
+        from torch_xdna.cli import transcribe_ray
+
+        transcribe_ray.run(
+            ray, files, output, model=model, language=language, task=task, device=device, decoder=decoder,
+            batch_size=batch_size, workers=workers, prompt=initial_prompt,
+        )  # fmt: skip
+        return
+    if not files:
+        raise click.UsageError("Missing argument 'FILES...'.")
+    names = folder_names(output_dir, files) if output_dir else {}
+    transcriber = _load(model, device, decoder, context)
     transcriber.choose(language, task)
+    transcriber.prompt, transcriber.hotwords = initial_prompt, hotwords
+    transcriber.beam_size, transcriber.word_times = beam_size, word_timestamps
+    transcriber.check()
     jobs = [Job(path) for path in files]
-    writer = Writer(form, several=len(jobs) > 1, language=transcriber.language)
+    writer: Writer | FolderWriter
+    if output_dir:
+        writer = FolderWriter(output_dir, [form] if form else FORMATS, names, transcriber.language)
+    else:
+        writer = Writer(form or "text", several=len(jobs) > 1, language=transcriber.language)
+    written = []
+
+    def finished(job: Job) -> None:
+        written.append(job)
+        progress.above(writer.write, job)
+
     with Progress(jobs) as progress:
-        run(jobs, transcriber, batch_size, progress.advance, lambda job: progress.above(writer.write, job))
+        try:
+            run(jobs, transcriber, batch_size, progress.advance, finished, vad=_vad(vad, transcriber.rate))
+        except KeyboardInterrupt:
+            progress.stop()
+            for job in jobs:
+                if job not in written and job.done:
+                    writer.write(job, incomplete=True)
+            sys.exit(INTERRUPTED)
     if any(job.windows for job in jobs):
-        _print_report(device)
+        _print_report(transcriber, device)
         if profile:
             _print_profile(transcriber, sum(job.seconds for job in jobs))
     if any(job.error for job in jobs):
         sys.exit(2)
 
 
-def _nothing_heard() -> Heard:
-    from torch_xdna.speech.languages import Heard
+def _vad(asked: bool | None, rate: int) -> bool:
+    """Whether the voice detector cuts; XdnaError if it is asked for and can't."""
+    from torch_xdna.speech import voice
 
-    return Heard()
-
-
-@dataclass
-class Job:
-    """One file on its way: `windows` counts those handed to the model, `done` those that came back."""
-
-    path: Path
-    segments: list[Segment] = field(default_factory=list)
-    windows: int = 0
-    done: int = 0
-    seconds: float = 0.0
-    is_read: bool = False
-    error: XdnaError | None = None
-    heard: Heard = field(default_factory=_nothing_heard)
-
-    @property
-    def is_finished(self) -> bool:
-        return self.is_read and self.done == self.windows
-
-
-def run(
-    jobs: list[Job],
-    transcriber: Transcriber,
-    batch_size: int,
-    advance: Callable[[float], None],
-    finished: Callable[[Job], None],
-) -> None:
-    """Streams every file's windows through the model; calls `finished` once per job, in their order."""
-    from torch_xdna.speech.audio import AudioError, read_blocks, shown
-    from torch_xdna.speech.windows import windows
-
-    batch: list[tuple[Job, Window]] = []
-    waiting = list(jobs)
-
-    def flush() -> None:
-        found = transcriber.transcribe([window for _, window in batch], [job.heard for job, _ in batch])
-        for (job, window), segments in zip(batch, found):
-            if isinstance(segments, XdnaError):
-                job.error = job.error or XdnaError(f"{shown(job.path)} can't be transcribed: {segments}")
-            else:
-                job.segments += segments
-            job.done += 1
-            advance(window.seconds)
-        batch.clear()
-        while waiting and waiting[0].is_finished:
-            finished(waiting.pop(0))
-
-    for job in jobs:
-        try:
-            blocks = transcriber.stopwatch.each("reading", read_blocks(job.path, transcriber.rate))
-            for window in windows(blocks, transcriber.rate, transcriber.window_seconds):
-                batch.append((job, window))
-                job.windows += 1
-                job.seconds += window.seconds
-                if len(batch) == batch_size:
-                    flush()
-        except AudioError as error:
-            job.error = error
-        job.is_read = True
-    flush()
-
-
-@dataclass(frozen=True)
-class Writer:
-    """Transcripts on stdout as they come. With several files text lines begin with the file's name, subtitles
-    follow a `==> name <==` line as `head` prints it; JSON lines carry the name anyway."""
-
-    form: str
-    several: bool
-    language: str | None = None
-
-    def write(self, job: Job) -> None:
-        from torch_xdna.speech.audio import shown
-        from torch_xdna.speech.subtitles import FORMATS
-        from torch_xdna.speech.vocabulary import language_name
-
-        name = shown(job.path)
-        if job.error is not None:
-            click.echo(f"torch-xdna: {job.error}", err=True)
-            return
-        if job.heard.seconds:
-            spoken = ", ".join(map(language_name, job.heard.seconds))
-            click.echo(f"{name}: language {spoken}, detected", err=True)
-        text = FORMATS[self.form](name, job.segments, self.language or job.heard.most)
-        if self.several and self.form == "text":
-            text = f"{name}: {text}"
-        elif self.several and self.form != "json":
-            text = f"==> {name} <==\n{text}\n"
-        click.echo(text, nl=False)
+    reason = voice.missing()
+    if rate != voice.RATE:
+        reason = f"the model wants {rate} Hz and the detector {voice.RATE}"
+    if asked and reason:
+        raise XdnaError(f"--vad can't be had, because {reason}; leave it out to find speech by loudness")
+    return reason is None if asked is None else asked
 
 
 class Progress:
@@ -204,6 +202,9 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def stop(self) -> None:
+        self._bar.stop()
+
     def advance(self, seconds: float) -> None:
         self._bar.advance(self._task, seconds)
 
@@ -223,15 +224,13 @@ def _duration(job: Job) -> float:
         return 0.0  # said once, when its turn comes
 
 
-def _load(model: str | None, device: str) -> Transcriber:
+def _load(model: str | None, device: str, decoder: str, context: str) -> Transcriber:
     from torch_xdna import devices, speech
-    from torch_xdna.speech.transcriber import load
+    from torch_xdna.speech.opening import load
 
     devices.select(device)  # an unusable device is said before a model is loaded
     _say_if_off(device)
-    transcriber = load(model or speech.CHECKPOINT)
-    transcriber.model.model.encoder.compile(backend="xdna", options={"device": device})
-    return transcriber
+    return load(model or speech.CHECKPOINT, decoder=decoder, device=device, short_context=context == "auto")
 
 
 def _say_if_off(device: str) -> None:
@@ -249,10 +248,12 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object) -
     click.echo(f"torch-xdna: {message}", err=True)
 
 
-def _print_report(device: str) -> None:
+def _print_report(transcriber: Transcriber, device: str) -> None:
     """What ran where, from the backend's own reports: `encoder: 1 region, 0 eager ops`."""
     from torch_xdna import reports
 
+    if transcriber.encoder is not None and transcriber.encoder.door is not None:
+        click.echo(f"encoder: {transcriber.encoder.summary()}", err=True)
     for report in reports():
         click.echo(report.summary(), err=True)
         if device == "array":
@@ -279,7 +280,7 @@ def _print_profile(transcriber: Transcriber, audio_seconds: float) -> None:
     console.print(table)
     for report in reports():
         if report.region_list:
-            context = transcriber.model.config.max_source_positions
+            context = transcriber.context
             window = transcriber.window_seconds
             show(
                 profile_regions(report.region_list, name=report.name, context=context, audio_seconds=window),

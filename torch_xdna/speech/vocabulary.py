@@ -19,6 +19,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGU
 from torch_xdna.errors import XdnaError
 
 START, END, NO_TIMESTAMPS = "<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>"
+PREVIOUS = "<|startofprev|>"
 TASKS = ("transcribe", "translate")
 _GPT2_END = 50_256  # end of text in the vocabulary of GPT-2, which only OpenAI's English-only models have
 

@@ -1,6 +1,6 @@
 """`device="array"`: regions run as instruction words on the simulated array, one dispatch per clip unless split.
 
-The only module of the package that knows torch.
+The only module of the package that knows torch, and only where tensors come and go: numpy's door does without.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lowering import lower, ops
 from lowering.errors import LimitError
@@ -24,6 +23,9 @@ from torch_xdna.devices.array.simulator import DEFAULT_CLOCK_GHZ, RunStats, Simu
 from torch_xdna.devices.base import Stats
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.errors import DeviceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 POISON = 0xFF  # what device memory holds before anything was written: NaN in bf16 and in fp32
 
@@ -86,11 +88,14 @@ class ArrayExecutable:
 
     def run(self, inputs: Sequence[Tensor], packed: np.ndarray) -> list[Tensor]:
         """The program's dispatches per clip; fp32 (batch, rows, cols) per output."""
+        import torch
+
         batch = [_numpy(tensor) for tensor in inputs]
-        clips = [self._clip([value[i] for value in batch], packed) for i in range(len(batch[0]))]
+        clips = [self.run_clip([value[i] for value in batch], packed) for i in range(len(batch[0]))]
         return [torch.from_numpy(np.stack(values)) for values in zip(*clips)]
 
-    def _clip(self, inputs: list[np.ndarray], weights: np.ndarray) -> list[np.ndarray]:
+    def run_clip(self, inputs: Sequence[np.ndarray], weights: np.ndarray) -> list[np.ndarray]:
+        """One clip, fp32 (rows, cols) per input and output; `weights` as `Program.pack_weights` makes them."""
         program, simulator = self.program, self.device.simulator
         activations = np.full(program.activations_bytes, POISON, dtype=np.uint8)
         program.pack_inputs(inputs, activations)
@@ -115,4 +120,6 @@ class ArrayExecutable:
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
+    import torch
+
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
