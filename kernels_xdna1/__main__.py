@@ -15,7 +15,6 @@ from pathlib import Path
 
 from kernels_xdna1 import contract, counting, cycles, description, peano_build, published, silicon, sizes
 from kernels_xdna1.host_compiler import CompilerError
-from lowering.overlay.variants import VARIANTS, Variant
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,10 +92,8 @@ def show() -> None:
         )
     console.print(costs)
     console.print(
-        f"bytes, estimated: of the traced npu1 kernels that each resembles, off by up to {sizes.FACTOR} x either way. "
-        + "; ".join(_core_size(variant) for variant in VARIANTS)
-        + f". A core has {peano_build.PROGRAM_BYTES}: `torch-xdna build-overlay` reads the linked cores and takes the "
-        "first that fits.",
+        f"bytes, estimated: of the traced npu1 kernels that each resembles, off by up to {sizes.FACTOR} x either way; "
+        "`python -m lowering.overlay --memory` adds them up for the cores of each overlay.",
         highlight=False,
     )
     compared = Table(title="Products: bound and measured (by others, on hardware)")
@@ -119,12 +116,6 @@ def show() -> None:
         "has the published fit of the stock kernel.",
         highlight=False,
     )
-
-
-def _core_size(variant: Variant) -> str:
-    size = sizes.core_bytes(variant.kernels, "ONLY_LAYER_NORM" in variant.defines)
-    low, high = size / sizes.FACTOR, size * sizes.FACTOR
-    return f"a core of overlay '{variant.name}' takes {size} ({low:.0f} to {high:.0f})"
 
 
 if __name__ == "__main__":

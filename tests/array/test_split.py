@@ -14,7 +14,7 @@ from lowering.commands.commands import Dma
 from lowering.errors import LimitError
 from lowering.overlay import overlay
 from lowering.program import Program
-from lowering.steps.split import LONGEST_S, SLOWEST_GHZ, layer
+from lowering.streams.split import LONGEST_S, SLOWEST_GHZ, layer
 from lowering.time.costs import Costs
 from lowering.whisper import encoder_config, encoder_region
 from torch_xdna.devices import select

@@ -16,7 +16,7 @@ _SPAN = re.compile(r"`([^`]+)`")
 _COMMENT = re.compile(r"\s+#.*")
 # What begins a command; a variable's setting does if a command follows it.
 _COMMAND = re.compile(
-    r"([A-Z_]+=\S+ )*(torch-xdna|python[\d.]*|make|pip|pytest|git|docker|sudo|apt|export|\.venv/bin/\S+)\s"
+    r"([A-Z_]+=\S+ )*(torch-xdna|python[\d.]*|make|pip|pytest|git|docker|curl|sudo|apt|export|\.venv/bin/\S+)\s"
 )
 _PYTHON = re.compile(r"(print\(|torch\.|torch_xdna\.|\w+\.encoder\b)")
 
@@ -66,9 +66,23 @@ def python_spans() -> list[str]:
 def links() -> Iterator[tuple[Path, Path]]:
     """(document, file that it links to)."""
     for path in documents():
-        for target in re.findall(r"\]\(([^)#\s]+)\)", path.read_text()):
-            if "://" not in target:
+        for target in re.findall(r"\]\(([^)#\s]*)(?:#[^)\s]*)?\)", path.read_text()):
+            if target and "://" not in target:
                 yield path, path.parent / target
+
+
+def headings(path: Path) -> set[str]:
+    """What a link behind `#` can name: GitHub's form of the document's headings."""
+    found = re.findall(r"^#+ (.*)$", _FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def fragments() -> Iterator[tuple[Path, Path, str]]:
+    """(document, document that it links to, heading)."""
+    for path in documents():
+        for target, heading in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", path.read_text()):
+            if "://" not in target:
+                yield path, path.parent / target if target else path, heading
 
 
 def _lines(block: str) -> list[str]:

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -33,6 +34,8 @@ CLIP = speech.clips()[0].path
 ROOT_RIGHTS = "needs root"
 NETWORK = "fetches from the network"
 HARDWARE = "needs an NPU; tests/npu runs it on AMD's driver with a stand-in for the kernel's"
+SERVES = "runs until it is stopped; what is asked of it runs against it, see `address`"
+SERVER = "127.0.0.1:8000"
 NOT_RUN = {
     "sudo apt update": ROOT_RIGHTS,
     "sudo apt install -t trixie-backports linux-image-amd64 firmware-amd-graphics libxrt-npu2 libxrt-utils "
@@ -52,6 +55,9 @@ NOT_RUN = {
     ".venv/bin/torch-xdna build-overlay": "needs Peano and mlir-aie; tests/overlay runs it on stand-ins",
     ".venv/bin/torch-xdna selftest": HARDWARE,
     "torch-xdna selftest": HARDWARE,
+    "pip install -e .[serve]": NETWORK,
+    "torch-xdna serve": SERVES,
+    "torch-xdna serve --model openai/whisper-base": SERVES,
 }
 
 TRAINING = "python -m torch_xdna.speech.training"
@@ -59,6 +65,14 @@ CHEAPER = {
     "make demo": ["make -n demo", "python -m torch_xdna.speech.demo"],
     'make demo TORCH="torch==2.13.0+cpu --extra-index-url=..."': ["make -n demo TORCH=torch"],
     "make test": ["make -n test"],  # this suite
+    "make test SEED=123": ["make -n test SEED=123"],
+    "make lint": ["make -n lint"],  # a test for each of its tools is in the suite or in make test
+    "make format": ["make -n format"],
+    "make docs": ["make -n docs"],  # tests/docs/test_api.py builds them
+    "python -m kernels_xdna1 count": ["python -m kernels_xdna1 --help"],  # writes into the package
+    "python -m pytest tests/backend/test_names.py -q": [
+        "python -m pytest tests/backend/test_names.py --collect-only -q"
+    ],
     "make matrix": ["make -n matrix", "python tests/matrix.py --list"],  # environments of 5 GB
     "make bench": ["make -n bench"],
     'make bench SELECT="base and fc1"': [
@@ -82,6 +96,7 @@ CHEAPER = {
     # Minutes each; tests/bench runs encoder.py on a toy.
     **{f"python benchmarks/encoder.py --size {size}": ["HELP"] for size in ("tiny", "base", "small")},
     "python benchmarks/layers.py --size base": ["HELP"],
+    "python benchmarks/serving.py": ["HELP"],
     "python benchmarks/modelled.py": [
         "python -c 'import sys; sys.path[0] = \"benchmarks\"; import modelled'"
     ],
@@ -121,6 +136,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@functools.cache
+def server() -> subprocess.Popen[str]:
+    """`torch-xdna serve` with the shipped model, for the rest of this module."""
+    command = [sys.executable, "-m", "torch_xdna", "serve", "--port", "0"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@functools.cache
+def address() -> str:
+    for line in server().stderr or ():
+        if found := re.search(r"serving .* at http://(\S+)", line):
+            return found[1]  # what it goes on to log is a few lines, which fit into the pipe
+    raise AssertionError("the server did not start")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_server_ends() -> Iterator[None]:
+    yield
+    if server.cache_info().currsize:
+        server().terminate()
+        server().wait(60)
+
+
 def m4a(path: Path, samples: np.ndarray) -> None:
     """AAC as phones write it. `samples`: float32 (n,), mono, 16 kHz."""
     with av.open(str(path), "w") as container:
@@ -132,7 +170,9 @@ def m4a(path: Path, samples: np.ndarray) -> None:
 
 
 def local(text: str) -> str:
-    """Checkpoints by id become the shipped one."""
+    """Checkpoints by id become the shipped one, the server is one that runs here."""
+    if SERVER in text:
+        text = text.replace(SERVER, address())
     return re.sub(r"openai/whisper-[\w.-]+", str(speech.CHECKPOINT), text)
 
 
@@ -231,3 +271,8 @@ def test_statements_need_no_other_import(folder: Path, statement: str) -> None:
 def test_links() -> None:
     gone = [f"{path.name}: {target}" for path, target in documents.links() if not target.exists()]
     assert not gone
+    fragments = list(documents.fragments())
+    unknown = [
+        f"{path.name}: {to}#{name}" for path, to, name in fragments if name not in documents.headings(to)
+    ]
+    assert not unknown and len(fragments) > 1

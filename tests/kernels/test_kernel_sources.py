@@ -65,5 +65,4 @@ def test_every_kernel_has_an_estimate_of_its_size() -> None:
 def test_the_table_shows_estimated_bytes_and_their_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert f"takes {sizes.core_bytes(FULL.kernels)} (" in out and f"{sizes.FACTOR} x either way" in out
-    assert "2720" in out
+    assert f"{sizes.FACTOR} x either way" in out and "2720" in out

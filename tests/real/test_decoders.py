@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from torch_xdna.cli import transcribe
-from torch_xdna.speech import transcriber
+from torch_xdna.speech import opening, transcriber
 from torch_xdna.speech.audio import read
 from torch_xdna.speech.windows import Window, windows
 
@@ -49,10 +49,10 @@ def _own_torch():
 def test_int8_and_hugging_faces_fp32_write_the_same_words(base: Path, _own_torch) -> None:
     """What is known to differ is a comma; the words must not."""
     whole = [list(windows(iter([read(path, RATE)]), RATE, 30.0)) for path in (JFK, SPANISH, HOTWORDS)]
-    ct2 = transcriber.load(base, decoder="ctranslate2", device="emulator")
+    ct2 = opening.load(base, decoder="ctranslate2", device="emulator")
     fast = [said(ct2, cut) for cut in whole]
     assert ct2.decoder is not None and ct2.decoder.name == "ctranslate2"
-    hf = transcriber.load(base, device="emulator")
+    hf = opening.load(base, device="emulator")
     assert [plain(text) for text in fast] == [plain(said(hf, cut)) for cut in whole]
     hf.word_times = ct2.word_times = True
     for found in (ct2, hf):
@@ -82,7 +82,7 @@ def test_hugging_faces_decoder_can_not_read_ctranslate2s_files(tiny_en_ct2: Path
 
 def test_a_shortened_context_keeps_the_words_and_never_loops(base_ct2: Path) -> None:
     """base says one sentence again and again in two of these windows, unless they are heard anew with all padding."""
-    found = transcriber.load(base_ct2, decoder="auto", device="emulator")
+    found = opening.load(base_ct2, decoder="auto", device="emulator")
     cut = list(windows(iter([read(TED, RATE)]), RATE, 8.0))
     whole = said(found, cut)
     found.short_context = True
@@ -92,7 +92,7 @@ def test_a_shortened_context_keeps_the_words_and_never_loops(base_ct2: Path) -> 
 
 
 def test_beams_and_batches_end_well(base_ct2: Path) -> None:
-    found = transcriber.load(base_ct2, decoder="auto", device="emulator")
+    found = opening.load(base_ct2, decoder="auto", device="emulator")
     cut = list(windows(iter([read(TED, RATE)]), RATE, 20.0))
     greedy = said(found, cut)
     found.beam_size = 3
@@ -104,7 +104,7 @@ def test_beams_and_batches_end_well(base_ct2: Path) -> None:
 
 
 def test_a_prompt_too_long_is_cut_and_a_prompt_is_not_said(base_ct2: Path) -> None:
-    found = transcriber.load(base_ct2, decoder="auto", device="emulator")
+    found = opening.load(base_ct2, decoder="auto", device="emulator")
     found.prompt = "The president speaks. " * 200
     found.hotwords = "Kennedy"
     text = said(found, [Window(0.0, read(JFK, RATE), RATE)])

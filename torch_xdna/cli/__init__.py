@@ -17,6 +17,10 @@ COMMANDS = {
         "torch_xdna.cli.transcribe",
         "Transcribe audio files with the encoder on the NPU or the emulator.",
     ),
+    "serve": (
+        "torch_xdna.cli.serve",
+        "Serve transcription over HTTP: OpenAI's interface, whisper.cpp's, a page.",
+    ),
     "evaluate": (
         "torch_xdna.cli.evaluate",
         "Word error rate and speed on your own recordings.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch_xdna.speech.pipeline import Job
     from torch_xdna.speech.transcriber import Transcriber
 
-# Not torch_xdna.devices.NAMES: `--help` would wait for nothing else, and a test compares the two.
+# Not torch_xdna.devices.names(): `--help` would wait for nothing else, and a test compares the two.
 DEVICES = ("auto", "npu", "emulator", "array")
 FORMATS = ("text", "json", "srt", "vtt", "tsv")
 TASKS = ("transcribe", "translate")
@@ -30,14 +30,16 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--model",
     help="Hugging Face id or folder of a Whisper model, or a folder in CTranslate2's format.  "
     "[default: the shipped checkpoint]",
 )
 @click.option(
-    "--language", help="What is spoken: a code or name, as es or Spanish.  [default: detected per file]"
+    "--language",
+    help="What is spoken: a code or name, as es or Spanish. A window of up to 30 s, the model's context, has one: what "
+    "is said in another one within it is translated or lost.  [default: detected per window]",
 )
 @click.option(
     "--task",
@@ -86,11 +88,27 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells say it
     type=click.Path(file_okay=False, path_type=Path),
     help="Write a file per recording and format here instead of on standard output.",
 )
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="",
+    metavar="[ADDRESS]",
+    help="Transcribe FILES (folders, patterns, lists) on a Ray cluster, without an address on one of this machine.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --ray: folder for the Parquet files.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="With --ray.  [default: what the machines have room for]"
+)
 @click.option("--profile", is_flag=True, help="Print where the time went, as measured here, on stderr.")
 def command(
     files: tuple[Path, ...], model: str | None, language: str | None, task: str, device: str, decoder: str,
     batch_size: int, beam_size: int, initial_prompt: str, hotwords: str, word_timestamps: bool, vad: bool | None,
-    context: str, form: str | None, output_dir: Path | None, profile: bool,
+    context: str, form: str | None, output_dir: Path | None, ray: str | None, output: Path | None,
+    workers: int | None, profile: bool,
 ) -> None:  # fmt: skip
     """Transcribe recordings and videos (wav, flac, mp3, ogg, m4a, mp4, webm, ...; any rate, any length; - is
     standard input) with the encoder on the NPU or the emulator.
@@ -99,6 +117,16 @@ def command(
     from torch_xdna.speech.pipeline import Job, run
 
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    if ray is not None:
+        from torch_xdna.cli import transcribe_ray
+
+        transcribe_ray.run(
+            ray, files, output, model=model, language=language, task=task, device=device, decoder=decoder,
+            batch_size=batch_size, workers=workers, prompt=initial_prompt,
+        )  # fmt: skip
+        return
+    if not files:
+        raise click.UsageError("Missing argument 'FILES...'.")
     names = folder_names(output_dir, files) if output_dir else {}
     transcriber = _load(model, device, decoder, context)
     transcriber.choose(language, task)
@@ -198,7 +226,7 @@ def _duration(job: Job) -> float:
 
 def _load(model: str | None, device: str, decoder: str, context: str) -> Transcriber:
     from torch_xdna import devices, speech
-    from torch_xdna.speech.transcriber import load
+    from torch_xdna.speech.opening import load
 
     devices.select(device)  # an unusable device is said before a model is loaded
     _say_if_off(device)

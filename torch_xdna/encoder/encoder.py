@@ -71,6 +71,10 @@ class Encoder:
         clips = [[np.ascontiguousarray(clip.T, np.float32)] for clip in mel]
         return np.stack([out for (out,) in self.prepare(frames // 2)(clips)])
 
+    def elsewhere(self, device: str) -> Encoder:
+        """The same weights on another device. Raises DeviceError."""
+        return Encoder(self.config, self.context, self._weights, open_door(device))
+
     def summary(self) -> str:
         """`1 region on npu, context 1500`."""
         lengths = ", ".join(map(str, self._runs))

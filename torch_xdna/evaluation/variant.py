@@ -11,8 +11,9 @@ from statistics import median
 
 from torch_xdna.errors import XdnaError
 from torch_xdna.speech.audio import AudioError, read_blocks
+from torch_xdna.speech.opening import load
 from torch_xdna.speech.pipeline import Job, run
-from torch_xdna.speech.transcriber import Transcriber, load
+from torch_xdna.speech.transcriber import Transcriber
 from torch_xdna.speech.windows import windows
 
 DEVICES = ("eager", "auto", "npu", "emulator", "array")  # eager: the encoder as torch runs it, on the CPU

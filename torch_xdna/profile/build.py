@@ -11,7 +11,7 @@ from lowering import lower
 from lowering.commands.commands import Dma
 from lowering.errors import LoweringError
 from lowering.ops import Conv1d, Region
-from lowering.steps.split import LONGEST_S, SLOWEST_GHZ
+from lowering.streams.split import LONGEST_S, SLOWEST_GHZ
 from lowering.time import Costs
 from lowering.time.estimate import dispatch_seconds
 from lowering.time.gemm import checked_clock

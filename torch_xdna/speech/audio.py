@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from torch_xdna.speech.recordings.data import Truncated
 from torch_xdna.speech.recordings.decode import (
     Damage,
     NoAudio,
@@ -23,7 +24,7 @@ from torch_xdna.speech.recordings.decode import (
     header_seconds,
     reason,
 )
-from torch_xdna.speech.recordings.parts import Part, Truncated, parts
+from torch_xdna.speech.recordings.parts import Part, parts
 from torch_xdna.speech.recordings.source import AudioError, is_stored, label, opened, shown
 
 __all__ = ["AudioError", "AudioWarning", "duration", "read", "read_blocks", "shown"]
@@ -132,10 +133,10 @@ def _frames(name: str, found: list[Part]) -> Iterator[tuple[np.ndarray, int]]:
             raise AudioError(f"{name} can't be decoded as audio ({error}): expected {FORMATS}") from error
         if not seconds and damage.packets:
             raise AudioError(f"{name} can't be decoded as audio ({damage.reason}): expected {FORMATS}")
-        what = ""
-        if seconds < part.seconds - ROUNDING:
-            what = f"{part.seconds - seconds:.2f} s of {part.seconds:.2f} s"
-        elif damage.packets > _FEW_PACKETS:
+        what = part.lost
+        if not what and seconds - damage.silence < part.seconds - ROUNDING:
+            what = f"{part.seconds - seconds + damage.silence:.2f} s of {part.seconds:.2f} s"
+        elif not what and damage.packets > _FEW_PACKETS:
             what = f"{damage.packets} packets"
         if what:
             warnings.warn(f"{name} is damaged: {what} were left out.", AudioWarning, stacklevel=2)
