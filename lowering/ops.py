@@ -56,7 +56,7 @@ OPERAND: Mapping[str, bool] = {"operand": True}
 
 
 def operands(kind: Any) -> tuple[str, ...]:
-    """The names of the operand fields of a class of ops, in order."""
+    """The names of the operand fields of `kind`, a class of ops, in order."""
     return tuple(f.name for f in fields(kind) if OPERAND.items() <= f.metadata.items())
 
 
@@ -181,6 +181,7 @@ class Region:
     name: str = "region"
 
     def value(self, id: int) -> Value:
+        """The value of that id; KeyError if the region has none."""
         return self._by_id[id]
 
     @property
@@ -188,6 +189,7 @@ class Region:
         return {v.id: v for v in self.values}
 
     def param(self, name: str) -> Param:
+        """The parameter of that name; StopIteration if the region has none."""
         return next(p for p in self.params if p.name == name)
 
     def __str__(self) -> str:
@@ -211,8 +213,8 @@ class Region:
 
     @classmethod
     def parse(cls, text: str) -> Region:
-        """The region that prints so; its parameters stand in the order in which ops mention them. Raises ValueError
-        with the line that is not of this form."""
+        """The region that prints as `text`; its parameters stand in the order in which ops mention them.
+        Raises ValueError with the line that is not of this form."""
         first, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
         values, inputs, params, listed, outputs = [], [], dict[str, Param](), [], tuple[int, ...]()
         for line in lines:

@@ -52,7 +52,7 @@ def lower(
     `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
-    which.
+    which. ValueError for a `split` that there is not.
     """
     if columns not in COLUMN_CHOICES:
         raise LimitError(f"{limits.COLUMNS.name}: programs exist for {COLUMN_CHOICES} columns, not {columns}")

@@ -7,6 +7,7 @@ import sys
 
 from kernels_xdna1 import sizes
 from lowering import limits
+from lowering.overlay import banks
 from lowering.overlay.core_program import listing
 from lowering.overlay.description import COLUMN_CHOICES, Overlay, Tile, memory_use, overlay
 from lowering.overlay.mlir import print_mlir
@@ -20,7 +21,10 @@ def main() -> None:
     what.add_argument("--mlir", action="store_true", help="as input for mlir-aie's aiecc")
     what.add_argument("--svg", action="store_true", help="as a picture")
     what.add_argument("--program", action="store_true", help="the core program")
-    what.add_argument("--memory", action="store_true", help="what fills the tiles' memories, bytes")
+    what.add_argument(
+        "--banks", action="store_true", help="buffers by bank, and what sharing one costs, modelled"
+    )
+    what.add_argument("--memory", action="store_true", help="what fills the tiles' memories, in bytes")
     parser.add_argument("--columns", type=int, choices=COLUMN_CHOICES, default=4)
     chosen = parser.parse_args()
     array = overlay(chosen.columns)
@@ -30,6 +34,8 @@ def main() -> None:
         sys.stdout.write(draw(array))
     elif chosen.program:
         print("\n".join(listing(array.program)))
+    elif chosen.banks:
+        print("\n".join(banks.listing()))
     else:
         print("\n".join(_memory(array)))
 

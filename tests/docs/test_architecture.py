@@ -134,3 +134,69 @@ def test_an_arrow_back_up_would_be_found(tmp_path: Path) -> None:
     )
     run = lint_imports("--config", str(asked))
     assert run.returncode == 1 and "lowering.limits -> kernels_xdna1.contract" in run.stdout
+
+
+def test_the_files_to_touch_for_an_op_are_those_of_gelu() -> None:
+    """CONTRIBUTING.md's table is what an op of this kind did touch; no file that lists ops is left out."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.partition("## Add an op\n")[2].partition("\n## ")[0]
+    rows = {
+        m
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for m in re.findall(r"^\| `([\w./]+)`", line)
+    }
+    assert len(rows) > 12
+    assert [path for path in rows if "gelu" not in (ROOT / path).read_text().lower()] == []
+    named = {path for path, *_ in PLACE.findall(section)} | set(re.findall(r"`([\w./]+\.\w+)`", section))
+    lists_ops = re.compile(r"\b(Softmax|softmax)\b.*\b(Gelu|gelu)\b|\b(Gelu|gelu)\b.*\b(Add|Softmax)\b")
+    listing = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if any(lists_ops.search(line) for line in code_lines(path))
+    }
+    assert listing - named - ONLY_NAMES == set()
+
+
+# Files that name row ops for a reader's sake alone: unions of types, what a kernel does or took, colours of a picture.
+ONLY_NAMES = {
+    "kernels_xdna1/cycles.py",
+    "kernels_xdna1/description.py",
+    "torch_xdna/devices/emulator/chunk_plan.py",
+    "torch_xdna/profile/pictures.py",
+}
+
+
+def code_lines(path: Path) -> list[str]:
+    """Without docstrings, comments and imports."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.Module):
+            node.body = [n for n in node.body if not isinstance(n, (ast.Import, ast.ImportFrom))]
+    return ast.unparse(tree).splitlines()
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    yaml = pytest.importorskip("yaml")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    programs = re.findall(r"\$\(BIN\)/([\w-]+(?: (?:check|format))?)", lint)
+    assert [
+        hook["entry"].removeprefix(".venv/bin/").removesuffix(" --force-exclude") for hook in hooks
+    ] == programs
+
+
+def test_the_page_of_the_tests_has_every_folder() -> None:
+    text = (ROOT / "tests" / "README.md").read_text()
+    folders_of_tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert {name for name in folders_of_tests if f"]({name})" not in text} == set()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -33,6 +33,7 @@ CLIP = speech.clips()[0].path
 
 ROOT_RIGHTS = "needs root"
 NETWORK = "fetches from the network"
+EXAMPLE = "tests/examples runs it"
 HARDWARE = "needs an NPU; tests/npu runs it on AMD's driver with a stand-in for the kernel's"
 SERVES = "runs until it is stopped; what is asked of it runs against it, see `address`"
 SERVER = "127.0.0.1:8000"
@@ -50,6 +51,8 @@ NOT_RUN = {
     "doctor names>": NETWORK,
     "python tests/backend/hf_whisper.py FOLDER": "needs a checkout of transformers; tests/backend has a stand-in",
     "pip install -e .[dev]": NETWORK,
+    "python tests/examples/new_op.py": EXAMPLE,
+    "python tests/examples/new_device.py": EXAMPLE,
     "docker run --device /dev/accel/accel0 --group-add $(getent group render | cut -d: -f3) --cap-add IPC_LOCK "
     "--ulimit memlock=-1 ...": "needs docker and an NPU",
     ".venv/bin/torch-xdna build-overlay": "needs Peano and mlir-aie; tests/overlay runs it on stand-ins",
@@ -69,6 +72,7 @@ CHEAPER = {
     "make lint": ["make -n lint"],  # a test for each of its tools is in the suite or in make test
     "make format": ["make -n format"],
     "make docs": ["make -n docs"],  # tests/docs/test_api.py builds them
+    "python -m pytest tests/golden --update": ["python -m pytest tests/golden --collect-only -q"],
     "python -m kernels_xdna1 count": ["python -m kernels_xdna1 --help"],  # writes into the package
     "python -m pytest tests/backend/test_names.py -q": [
         "python -m pytest tests/backend/test_names.py --collect-only -q"

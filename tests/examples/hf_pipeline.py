@@ -6,6 +6,7 @@ python tests/examples/hf_pipeline.py [RECORDING]
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from transformers import pipeline
 
@@ -17,7 +18,8 @@ from torch_xdna.speech.audio import read
 def main(recording: str) -> None:
     asr = pipeline("automatic-speech-recognition", model=str(speech.CHECKPOINT))
     asr.model.model.encoder.compile(backend="xdna", options={"device": "emulator", "fallback": "error"})
-    print(asr(read(recording, 16_000))["text"])
+    result: Any = asr(read(recording, 16_000))
+    print(result["text"])
     for report in torch_xdna.reports():
         print(report.summary())
 

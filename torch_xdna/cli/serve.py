@@ -51,7 +51,7 @@ KEY = "TORCH_XDNA_API_KEY"
 )
 @click.option("--allow-origin", multiple=True, help="Web page that may ask, as https://example.org.")
 @click.option(
-    "--batch-size", type=click.IntRange(1, 64), default=4, show_default=True, help="Windows per batch."
+    "--batch-size", type=click.IntRange(1, 64), default=8, show_default=True, help="Windows per batch."
 )
 @click.option(
     "--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Requests at a time."

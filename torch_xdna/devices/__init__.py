@@ -78,7 +78,8 @@ def unusable(
     iterated: bool = True,
     split: str | None = None,
 ) -> str | None:
-    """Why the device can't be used here, in one sentence, or None if it can."""
+    """Why the device can't be used here, in one sentence, or None if it can. `name`, columns, overlay, iterated and
+    split: as for `select`."""
     try:
         _make(name, columns, overlay, iterated, split)
     except DeviceError as error:

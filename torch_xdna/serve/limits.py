@@ -18,7 +18,7 @@ class Limits:
     """
 
     jobs: int = 64
-    batch_size: int = 4
+    batch_size: int = 8
     windows_ahead: int = 32
     upload_bytes: int = 512 << 20
     audio_seconds: float = 4 * 3600.0

@@ -45,8 +45,8 @@ class AudioWarning(UserWarning):
 
 
 def read_blocks(path: str | Path, rate: int, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.ndarray]:
-    """Yields float32 arrays (samples,), mono (the mean of the channels), resampled to `rate` Hz. `path` may be a
-    named pipe, and "-" for standard input.
+    """Yields float32 arrays (samples,), mono (the mean of the channels), resampled to `rate` Hz, of about
+    `block_seconds` each. `path` may be a named pipe, and "-" for standard input.
 
     Raises AudioError for a recording that is missing, empty, not audio, known to be truncated (before the first
     block), or that holds samples which are no numbers or far beyond full scale. Warns (AudioWarning) of channels that
@@ -61,14 +61,14 @@ def read_blocks(path: str | Path, rate: int, block_seconds: float = BLOCK_SECOND
 
 
 def read(path: str | Path, rate: int) -> np.ndarray:
-    """The whole recording at once: float32 (samples,), mono, at `rate` Hz. Raises AudioError as read_blocks
+    """The whole recording `path` at once: float32 (samples,), mono, at `rate` Hz. Raises AudioError as read_blocks
     does.
     """
     return np.concatenate(list(read_blocks(path, rate)))
 
 
 def duration(path: str | Path) -> float:
-    """Length in seconds as the headers tell it or FFmpeg guesses it, 0 for pipes; AudioError for what is no
+    """Length of `path` in seconds as the headers tell it or FFmpeg guesses it, 0 for pipes; AudioError for what is no
     audio.
     """
     if not is_stored(path):
