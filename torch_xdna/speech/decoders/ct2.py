@@ -60,7 +60,7 @@ class Ct2Decoder:
         except (RuntimeError, ValueError) as error:
             raise XdnaError(f"CTranslate2 can't load {folder}: {error}; convert the model again") from error
         self.vocabulary, self._length, self._suppressed = vocabulary, length, list(suppressed)
-        self.compute_type = self._model.compute_type
+        self.compute_type, self.threads = self._model.compute_type, threads or _cores()
 
     def languages(self, hidden: Any) -> list[dict[str, float]]:
         if (
