@@ -1,6 +1,7 @@
 # make demo   transcribe the shipped clips through the Hugging Face pipeline, encoder on the default device
-# make test   ruff, mypy and the whole test-suite, in another order each time; the seed that is printed repeats it:
+# make test   ruff, mypy, import-linter and the whole test-suite, in another order each time; the seed that is printed repeats it:
 #             make test SEED=123 JOBS=4
+# make docs   API pages of the public names, into docs/api
 # make matrix a quick part of the suite with the oldest and the newest torch and transformers that pyproject.toml allows
 # make bench  pytest-benchmark's tables per layer, all of them or SELECT="base and fc1"
 # make tables all of benchmarks/results: measured on this machine (leave it alone meanwhile) and modelled, with
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SEED ?= default
 
-.PHONY: demo test matrix lint format bench tables clean
+.PHONY: demo test matrix lint format docs bench tables clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m torch_xdna.speech.demo
@@ -30,6 +31,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/api.py docs/api
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -87,7 +87,7 @@ def measured_costs(model: str | None, recording: str) -> tuple[Costs, str]:
 
     from torch_xdna import speech
     from torch_xdna.speech.audio import read_blocks
-    from torch_xdna.speech.transcriber import load
+    from torch_xdna.speech.opening import load
     from torch_xdna.speech.windows import windows
 
     torch.set_num_threads(1)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from kernels_xdna1.cycles import bound, compiler_factor
 from lowering.time import Costs, estimate_encoder, estimate_gemm
 from lowering.time.estimate import DISPATCH_S
 from lowering.time.gemm import gemm_kernel_cycles
@@ -48,7 +47,6 @@ def ideas() -> list[str]:
 
 def _all() -> list[Idea]:
     costs = Costs(CLOCK)
-    gelu = bound("gemm_params", "gelu")
     return [
         Idea("one dispatch for the whole encoder, not one per op", "base", _per_op_dispatch(costs), "in"),
         Idea("one overlay for all ops, not one per kind of op", "base", _overlay_changes(costs), "in"),
@@ -63,15 +61,12 @@ def _all() -> list[Idea]:
              _total("base") - _total("base", better_gemm=True), "open: hand-scheduled assembly"),
         Idea("int8 products at the stock int8 kernel's rate", "base",
              _total("base") - _total("base", precision="int8"), "no: the overlay computes bf16; accuracy"),
-        Idea(f"GELU's constants from a table, not broadcast; what fits selected in bf16 (11776 to {gelu:.0f} slots)",
-             "base", _dearer(costs, "gemm_params", "gelu", 11776), "in: 1.7 KB of data memory"),
-        Idea(f"GELU's s2 and s3 chosen by products with masks, not selections ({gelu:.0f} to 5900 slots, estimated)",
-             "base", -_dearer(costs, "gemm_params", "gelu", 5900), "open: other roundings"),
-        Idea("two-part products in both halves of the multiplier (key block of attention: 6990 to "
-             f"{bound('attn_k'):.0f} slots)",
-             "base", _softmax_pairs(costs), "in"),
-        Idea(f"invalid rows zeroed after rounding, in bf16 (994 to {bound('gemm_finish'):.0f} slots)", "base",
-             _finish(costs), "in"),
+        Idea("all kernels in forms that were traced: loops that overlap, k unrolled, next operands read first", "base",
+             1e3 * estimate_encoder("base", clock_ghz=CLOCK, stock_kernels=True).seconds - _total("base"), "in"),
+        Idea("GELU where results leave for another buffer, not in place", "base",
+             _instead(costs, _activated(), ("gemm_params", "gelu"), ("gemm_finish", "gelu")), "in"),
+        Idea("layer_norm's statistics and results in flat loops", "base",
+             _instead(costs, 13 * 6 * 8, ("row_apply", "layer_norm"), ("row_apply", "layer_norm"), stock=True), "in"),
         Idea("attention without its softmax", "base", _softmax_bound(costs), "open: a bound"),
         Idea("layer_norm reads its rows once, kept in the memtile", "base", _norm_once(costs), "no: a FIFO"),
         Idea("conv1 in two planes, the shifted one taken from the odd one", "base", _planes(costs),
@@ -147,21 +142,17 @@ def _joined(costs: Costs) -> float:
     return 1e3 * BASE.layers * (3 * _product(costs, 512, 512) - _product(costs, 512, 512, 512, 512))
 
 
-def _dearer(costs: Costs, kernel: str, variant: str, slots: float) -> float:
-    """`slots` of one epilogue instead of those counted, a call per 64 x 64 outputs of fc1 and both convolutions."""
-    trips = BASE.layers * 6 * 8 + 3 * 6 * 2 + 6 * 2
-    return 1e3 * costs.seconds(trips * (slots - bound(kernel, variant)) * compiler_factor())
+def _activated() -> int:
+    """Blocks of 64 x 64 outputs per core that end in GELU and have no residual: fc1 and the first convolution."""
+    return BASE.layers * 6 * 8 + 3 * 6 * 2
 
 
-def _softmax_pairs(costs: Costs) -> float:
-    trips = ceil(BASE.heads * 6 / COLUMNS) * 24 * BASE.layers
-    return 1e3 * costs.seconds(trips * (6990 - bound("attn_k")) * compiler_factor())
-
-
-def _finish(costs: Costs) -> float:
-    """Outputs per core: q, k, v, the projection, fc1, fc2 and the convolutions."""
-    trips = BASE.layers * 6 * (6 + 2 + 8 + 2) + 4 * 6 * 2
-    return 1e3 * costs.seconds(trips * (994 - bound("gemm_finish")) * compiler_factor())
+def _instead(
+    costs: Costs, calls: int, was: tuple[str, str], now: tuple[str, str], *, stock: bool = False
+) -> float:
+    """`calls` of one kernel at its cost now, not at that of another (or at the rate assumed before: `stock`)."""
+    before = Costs(CLOCK, stock_kernels=stock).kernel_cycles(*was)
+    return 1e3 * costs.seconds(calls * (before - costs.kernel_cycles(*now)))
 
 
 def _softmax_bound(costs: Costs) -> float:

@@ -18,6 +18,8 @@ import numpy as np
 GELU_EDGES = (1.0, 2.25, 4.25)
 """Ends of the pieces in |x|; beyond the last, |x| counts as the last, where the polynomial is zero."""
 GELU_CENTRES = (0.0, 1.625, 3.25)
+GELU_TOP = 0.00015
+"""The highest coefficient, one for all pieces (products can't choose a multiplicand): what leaves least error."""
 
 
 def bf16(x: float) -> float:
@@ -64,6 +66,17 @@ def exp2_coefficients() -> np.ndarray:
     return fit(f, 2.0 ** (f + 0.5), [0, 1, 2, 3, 4])
 
 
+PROBABILITY_S0 = 1 + 53 / 128
+"""The cubic's constant: seven fraction bits, so that what it is added to is exact."""
+
+
+@cache
+def probability_coefficients() -> np.ndarray:
+    """s with 2^(f + 1/2) = s0 + f + f (s1 + f (s2 + f s3)) for |f| <= 1/2: attention's, whose results have 8 bits."""
+    f = nodes() - 0.5
+    return np.append(PROBABILITY_S0, fit(f, 2.0 ** (f + 0.5) - PROBABILITY_S0 - f, [1, 2, 3]))
+
+
 def gelu_tail(a: np.ndarray) -> np.ndarray:
     """gelu(x) - max(x, 0) as a function of a = |x|."""
     return np.array([-t * erfc(t / sqrt(2)) / 2 for t in a])
@@ -75,32 +88,54 @@ def gelu_coefficients() -> list[np.ndarray]:
 
     The first piece starts at 0 with base 0, and its errors are relative, so that small inputs give half of themselves.
     The last ends in zero, so that very negative inputs give zero; where its values are above 1/64, a bf16 ulp of the
-    result leaves less room and errors weigh more.
+    result leaves less room and errors weigh more. s4 is the same in all.
     """
     pieces = []
+    top = bf16(GELU_TOP)
     for first, last, centre in zip((0.0, *GELU_EDGES), GELU_EDGES, GELU_CENTRES):
         a = first + nodes() * (last - first)
         v, tail = a - centre, gelu_tail(a)
         if centre == 0:
-            pieces.append(np.append(0.0, fit(v, tail, [1, 2, 3, 4, 5], 1 / np.maximum(-tail, 6e-3))))
+            weights = 1 / np.maximum(-tail, 6e-3)
+            pieces.append(np.append(0.0, fit_below(v, tail, [1, 2, 3, 4], top, weights)))
         elif last < GELU_EDGES[-1]:
-            pieces.append(fit(v, tail, [0, 1, 2, 3, 4, 5]))
+            pieces.append(fit_below(v, tail, [0, 1, 2, 3, 4], top))
         else:
-            pieces.append(fit_to_zero(v, tail, np.where(tail <= -1 / 64, 5.0, 1.0)))
+            pieces.append(fit_to_zero(v, tail, np.where(tail <= -1 / 64, 5.0, 1.0), top))
     return pieces
 
 
-def fit_to_zero(points: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """As `fit` with the powers 0..5, but the polynomial is zero at 1, as the core computes it there."""
-    basis = np.stack([points**p - 1 for p in (1, 2, 3, 4, 5)], axis=1)
+def fit_below(
+    points: np.ndarray, values: np.ndarray, powers: list[int], top: float, weights: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """Minimax coefficients of `powers` beside a given coefficient of the fifth."""
+    basis = np.stack([points**p for p in powers], axis=1) * np.reshape(weights, (-1, 1))
+    return np.append(minimax(basis, (values - top * points**5) * weights), top)
 
-    def weighted(values: np.ndarray, terms: int) -> np.ndarray:
-        return minimax(basis[:, :terms] * weights[:, None], values * weights)
 
-    top = bf16(weighted(values, 5)[-1])
-    s = np.append(weighted(values - top * basis[:, 4], 4), top)
+def fit_to_zero(points: np.ndarray, values: np.ndarray, weights: np.ndarray, top: float) -> np.ndarray:
+    """As `fit_below` with the powers 0..4, but the polynomial is zero at 1, as the core computes it there."""
+    basis = np.stack([points**p - 1 for p in (1, 2, 3, 4)], axis=1) * weights[:, None]
+    s = np.append(minimax(basis, (values - top * (points**5 - 1)) * weights), top)
     at_one = s[0] + s[1] + bf16(s[2] + bf16(s[3] + s[4]))  # the inner steps are rounded to bf16
     return np.append(-at_one, s)
+
+
+def gelu_steps() -> dict[str, tuple[float, list[float], list[float]]]:
+    """What the kernel adds: per coefficient the first piece's, and what the second and the third add to the one before,
+    as sums of two bf16 numbers (of one where that is exact, or enough: `centre`, s2, s3)."""
+    columns = [list(GELU_CENTRES), *np.array(gelu_coefficients())[:, :5].T.tolist()]
+    found = {}
+    for name, column in zip(("centre", "base", "s0", "s1", "s2", "s3"), columns):
+        held = first = float(np.float32(column[0]))
+        high, low = [], []
+        for value in column[1:]:
+            high.append(bf16(value - held))
+            held += high[-1]
+            low.append(bf16(value - held) if name in ("base", "s0", "s1") else 0.0)
+            held += low[-1]
+        found[name] = first, high, low
+    return found
 
 
 def polynomial(s: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -112,10 +147,15 @@ def errors() -> dict[str, float]:
     """Largest absolute error of each polynomial in exact arithmetic (roundings of the core come on top)."""
     f = np.linspace(-0.5, 0.5, 4001)
     found = {"exp2": float(np.abs(polynomial(exp2_coefficients(), f) - 2.0 ** (f + 0.5)).max())}
+    cubic = polynomial(probability_coefficients(), f) + f
+    found["probability"] = float(np.abs(cubic - 2.0 ** (f + 0.5)).max())
     edges = (0.0, *GELU_EDGES)
-    for i, s in enumerate(gelu_coefficients()):
+    steps = gelu_steps()
+    for i in range(3):
+        chosen = {n: c + sum(h[:i]) + sum(low[:i]) for n, (c, h, low) in steps.items()}
         a = np.linspace(edges[i], edges[i + 1], 4001)
-        error = np.abs(polynomial(s, a - GELU_CENTRES[i]) - gelu_tail(a)).max()
+        s = np.array([*(chosen[n] for n in ("base", "s0", "s1", "s2", "s3")), bf16(GELU_TOP)])
+        error = np.abs(polynomial(s, a - chosen["centre"]) - gelu_tail(a)).max()
         found[f"gelu [{edges[i]:g}, {edges[i + 1]:g})"] = float(error)
     return found
 
@@ -133,12 +173,15 @@ def header() -> str:
         return f"constexpr float {name} = {np.float32(value)!s}f;"
 
     lines += [constant(f"exp2_s{i}", s) for i, s in enumerate(exp2_coefficients())]
+    lines += [constant(f"probability_s{i}", s) for i, s in enumerate(probability_coefficients())]
     split = bf16(1 / log(2))
     lines += [constant("log2e_hi", split), constant("log2e_lo", bf16(1 / log(2) - split)), ""]
-    for i, (edge, centre, piece) in enumerate(zip(GELU_EDGES, GELU_CENTRES, gelu_coefficients())):
-        terms = {"edge": edge, "centre": centre, "base": piece[0]}
-        terms |= {f"s{k}": s for k, s in enumerate(piece[1:])}
-        lines += [constant(f"gelu{i}_{name}", value) for name, value in terms.items()]
+    lines += [constant(f"gelu_edge{i}", edge) for i, edge in enumerate(GELU_EDGES)]
+    lines += [constant("gelu_s4", bf16(GELU_TOP))]
+    for name, (first, high, low) in gelu_steps().items():
+        lines += [constant(f"gelu_{name}", first)] if name != "centre" else []
+        lines += [constant(f"gelu_{name}_high{i}", value) for i, value in enumerate(high)]
+        lines += [constant(f"gelu_{name}_low{i}", value) for i, value in enumerate(low) if any(low)]
     return "\n".join(lines) + "\n"
 
 

@@ -21,7 +21,7 @@ ORDERS = {
     "sums": "fp32 [16][16][4][4]: tiles of 4 x 4",
     "header": "int32 [64]: words of `HEADER`, then state of the core",
     "panel": "fp32 bias[64], int32 output order (0 A, 1 keys, 2 values), int32 GELU (0 or 1)",
-    "scratch": "fp32 scores [4][16][4][4] of 16 rows, lane sums [16][4][4], maxima [16][4][4]",
+    "scratch": "fp32 scores [4][16][4][4] of 16 rows, lane sums [16][4][4], maxima: see kernels/attention.hpp",
     "share": "an A-order block of which the core owns 16 rows (layer_norm, softmax, gelu, add)",
     "pieces": "four times 16 rows of a block in A order",
     "vector": "fp32 [2048]: gamma or beta of a layer_norm",

@@ -81,7 +81,7 @@ KERNELS = (
         "gemm_finish",
         "gemm",
         "c = bf16(acc) in the panel's order, zero outside the valid rows",
-        (_ACC, _block("c", "A", True), _HDR, _int("o"), _int("row")),
+        (_ACC_OUT, _block("c", "A", True), _HDR, _int("o"), _int("row")),
     ),
     Kernel(
         "attn_q",
@@ -110,7 +110,7 @@ KERNELS = (
         "attn_finish",
         "attention",
         "c = bf16(O / sum)",
-        (_ACC, _block("a1", "scratch"), _block("c", "A", True)),
+        (_ACC, _block("a1", "scratch", True), _block("c", "A", True)),
     ),
     Kernel(
         "row_stats",

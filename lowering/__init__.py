@@ -6,8 +6,8 @@ Stages, one folder each, in the order in which a region passes them (`lowering.p
 
 | folder | from | to |
 | --- | --- | --- |
-| `steps` | ops over values (`ops`) | steps over `buffers` of blocks, a place for each, what one dispatch does |
-| `streams` | a step | header words, and streams per column and path in transfers that fit descriptors |
+| `steps` | ops over values (`ops`) | steps over `buffers` of blocks, a place for each |
+| `streams` | a step | header words, streams per column and path that fit descriptors; where dispatches are cut |
 | `commands` | streams of a dispatch's steps | one list of commands without deadlock or hazard, then words; and back |
 
 `program` is the result and `listing` prints it. `host_data` packs what the host gives and takes, `limits` knows every

@@ -1,15 +1,11 @@
-"""Parts of the kernel arguments, and how blocks are arranged in them. Sizes are in blocks (8192 bytes)."""
+"""Parts of the kernel arguments, how blocks are arranged in them, and in which order words are read from them. Sizes
+are in blocks (8192 bytes), those of a `Pattern` in words."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lowering.limits import CORE_ROWS
-
-if TYPE_CHECKING:
-    pass
-
 
 WEIGHTS, ACTIVATIONS = 0, 1  # kernel arguments
 
@@ -57,3 +53,38 @@ class Planes:
     planes: int = 1
     plane_step: int = 0
     first: int = 0
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Which forms a descriptor may have beside a plain run of words: wraps (inner dimensions), repeats of the
+    same words, iterations (a repeat that moves on). What is not allowed is written out as more transfers.
+
+    Iterated descriptors of a shim timed out or mismatched in one public test generator on this chip
+    (FIM43-Redeye/xdna-emu), and mlir-aie's own products use them: a doubt, so there is a way without.
+    """
+
+    wrapped: bool = True
+    repeated: bool = True
+    iterated: bool = True
+
+
+EVERY_FORM = Forms()
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Words `base + sum(i_n * step_n) + 0..run-1` for all loop indices, outermost loop first. In words.
+    `forms`: what its descriptors may look like."""
+
+    base: int
+    loops: tuple[tuple[int, int], ...]
+    run: int
+    forms: Forms = EVERY_FORM
+
+    @property
+    def words(self) -> int:
+        total = self.run
+        for count, _ in self.loops:
+            total *= count
+        return total

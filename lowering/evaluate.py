@@ -65,13 +65,13 @@ def _attention(op: ops.Attention, _: ops.Region, read: _Read, __: Params) -> np.
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
-    """The erf form."""
+    """The erf form of each element of `x`."""
     erf = np.fromiter(map(math.erf, (x / math.sqrt(2)).ravel().tolist()), np.float64, x.size).reshape(x.shape)
     return 0.5 * x * (1 + erf)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """Of each row."""
+    """Of each row of `x`."""
     e = np.exp(x - x.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
 

@@ -1,4 +1,4 @@
-"""A program as text: sizes, steps, and every transfer where a reader looks for it.
+"""Each stage of lowering as text; of a program: sizes, steps, and every transfer where a reader looks for it.
 
 `summary` has one line per step. `by_step` shows under each step its header and, per column and path, its
 transfers with the command that pushes and the command that waits for each. `in_order` shows the commands as
@@ -8,16 +8,18 @@ the controller executes them.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
+from lowering.buffers import Buffer
 from lowering.commands.commands import Command, Dma, Wait
 from lowering.commands.decode import describe, pattern
 from lowering.host_data.fills import HeaderFill
+from lowering.limits import BLOCK_BYTES
 from lowering.overlay.header import describe as describe_header
-
-if TYPE_CHECKING:
-    from lowering.program import Program
+from lowering.program import Program
+from lowering.steps.kinds import reads, writes
+from lowering.steps.plan import StepList
+from lowering.streams.step_streams import StepStreams
 
 PATH_OF = {("MM2S", 0): "A", ("MM2S", 1): "B", ("S2MM", 0): "C"}
 
@@ -94,3 +96,41 @@ def wait_of(commands: Iterable[Command]) -> dict[int, int]:
         elif isinstance(command, Wait):
             waits[pushed[command.column, command.direction, command.channel].popleft()] = index
     return waits
+
+
+def steps_text(planned: StepList) -> str:
+    """A line for each step with the buffers that it reads and writes: name, kernel argument + offset, blocks."""
+    lines = []
+    for index, step in enumerate(planned.steps):
+        lines.append(f"step {index}: {step.kind} {step.name}: {step.shape}")
+        lines += [
+            f"  {verb} {_buffer(b)}"
+            for verb, bs in (("reads", reads(step)), ("writes", writes(step)))
+            for b in bs
+        ]
+    lines += [f"weights {_buffer(buffer)}" for buffer, _ in planned.weights]
+    return "\n".join(lines)
+
+
+def streams_text(planned: StepList, all_streams: Sequence[StepStreams]) -> str:
+    """Per step its header, its kernel calls, and per column and path its patterns in words: base, loops (count x step),
+    run."""
+    lines = []
+    for index, (step, streams) in enumerate(zip(planned.steps, all_streams)):
+        lines.append(f"step {index}: {step.kind} {step.name}: {streams.trips} trips")
+        lines.append(f"  header {describe_header(streams.header)}")
+        lines.append("  calls " + ", ".join(f"{name} {count}" for name, count in streams.calls.items()))
+        for (column, path), accesses in sorted(streams.by_path.items()):
+            for access in accesses:
+                p = access.pattern
+                loops = " ".join(f"{count}x{step_}" for count, step_ in p.loops)
+                also = f" + {access.also.name}" if access.also else ""
+                lines.append(
+                    f"  column {column} {path}: {access.buffer.name}{also} {p.base} [{loops}] {p.run}"
+                )
+    return "\n".join(lines)
+
+
+def _buffer(buffer: Buffer) -> str:
+    where = f"arg{buffer.arg}+{buffer.offset * BLOCK_BYTES:#x}" if buffer.offset >= 0 else "not placed"
+    return f"{buffer.name or 'buffer'}: {where}, {buffer.blocks} blocks"

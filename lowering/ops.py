@@ -12,6 +12,8 @@ round to nearest even. All values are bf16 between ops; parameters of matrix pro
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -54,7 +56,7 @@ OPERAND: Mapping[str, bool] = {"operand": True}
 
 
 def operands(kind: Any) -> tuple[str, ...]:
-    """The names of the operand fields of a class of ops, in order."""
+    """The names of the operand fields of `kind`, a class of ops, in order."""
     return tuple(f.name for f in fields(kind) if OPERAND.items() <= f.metadata.items())
 
 
@@ -179,6 +181,7 @@ class Region:
     name: str = "region"
 
     def value(self, id: int) -> Value:
+        """The value of that id; KeyError if the region has none."""
         return self._by_id[id]
 
     @property
@@ -186,21 +189,76 @@ class Region:
         return {v.id: v for v in self.values}
 
     def param(self, name: str) -> Param:
+        """The parameter of that name; StopIteration if the region has none."""
         return next(p for p in self.params if p.name == name)
 
     def __str__(self) -> str:
-        """One line per op, for people and for tests."""
-        by_id = self._by_id
-
-        def show(i: int) -> str:
-            v = by_id[i]
-            return f"%{i}{v.name and ':' + v.name}[{v.rows}x{v.cols}]"
-
-        lines = [f"region {self.name}({', '.join(show(i) for i in self.inputs)})"]
+        """One line per op, for people, for tests, and for `parse`."""
+        lines = [f"region {self.name}"]
+        lines += [f"  input {_value(self.value(i))}" for i in self.inputs]
         for op in self.ops:
-            values = {n for n in operands(type(op)) if isinstance(getattr(op, n), int)}
-            fixed = {"out", "name", *values}
-            extra = [f"{k}={v}" for k, v in vars(op).items() if k not in fixed and v not in (None, False)]
-            reads = ", ".join([show(i) for i in op.inputs] + extra)
-            lines.append(f"  {show(op.out)} = {type(op).__name__.lower()}({reads})")
+            shown = []
+            for f in fields(op):
+                value = getattr(op, f.name)
+                if f.name in ("out", "name") or value is None or value is False:
+                    continue
+                if f.name in operands(type(op)):
+                    known = f"%{value}" if isinstance(value, int) else _param(self.param(value))
+                    shown.append(f"{f.name}={known}")
+                else:
+                    shown.append(f"{f.name}={value}")
+            label = f"{type(op).__name__} {op.name}".rstrip()
+            lines.append(f"  {_value(self.value(op.out))} = {label}({', '.join(shown)})")
         return "\n".join([*lines, f"  return {', '.join(f'%{i}' for i in self.outputs)}"])
+
+    @classmethod
+    def parse(cls, text: str) -> Region:
+        """The region that prints as `text`; its parameters stand in the order in which ops mention them.
+        Raises ValueError with the line that is not of this form."""
+        first, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+        values, inputs, params, listed, outputs = [], [], dict[str, Param](), [], tuple[int, ...]()
+        for line in lines:
+            if found := re.fullmatch(rf"(?:input )?{_VALUE}(?: = (\w+)(?: (\S*))?\((.*)\))?", line):
+                id, name, rows, cols, kind, label, arguments = found.groups()
+                values.append(Value(int(id), int(rows), int(cols), name or ""))
+                if line.startswith("input "):
+                    inputs.append(int(id))
+                elif kind in _KINDS:
+                    listed.append(_parsed(_KINDS[kind], int(id), label or "", arguments, params))
+                    continue
+                else:
+                    raise ValueError(f"no op of a region: {line}")
+            elif line.startswith("return"):
+                outputs = tuple(int(i) for i in re.findall(r"%(\d+)", line))
+            else:
+                raise ValueError(f"no line of a region: {line}")
+        name = first.removeprefix("region ")
+        return cls(tuple(values), tuple(inputs), outputs, tuple(params.values()), tuple(listed), name)
+
+
+_KINDS = {kind.__name__: kind for kind in (Linear, Conv1d, LayerNorm, Softmax, Gelu, Add, Attention)}
+_VALUE = r"%(\d+)(?::([^\[]*))?\[(\d+)x(\d+)\]"
+
+
+def _value(v: Value) -> str:
+    return f"%{v.id}{v.name and ':' + v.name}[{v.rows}x{v.cols}]"
+
+
+def _param(p: Param) -> str:
+    return f"{p.name}[{'x'.join(map(str, p.shape))}]"
+
+
+def _parsed(kind: type[Op], out: int, name: str, arguments: str, params: dict[str, Param]) -> Op:
+    """An op, and its parameters added to `params`."""
+    given: dict[str, Any] = {}
+    for argument in filter(None, arguments.split(", ")):
+        field_name, _, text = argument.partition("=")
+        if field_name in operands(kind) and text.startswith("%"):
+            given[field_name] = int(text[1:])
+        elif field_name in operands(kind):
+            param, _, shape = text.rstrip("]").rpartition("[")
+            params.setdefault(param, Param(param, tuple(int(n) for n in shape.split("x") if n)))
+            given[field_name] = param
+        else:
+            given[field_name] = Activation(text) if field_name == "activation" else ast.literal_eval(text)
+    return kind(out, name=name, **given)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from lowering import limits, ops
-from lowering.buffers import Buffer
+from lowering.buffers import EVERY_FORM, Buffer, Forms
 from lowering.commands.encode import encode
 from lowering.commands.schedule import schedule
 from lowering.errors import LimitError
@@ -19,11 +19,10 @@ from lowering.program import Placement, Program, StepFacts
 from lowering.steps import placement
 from lowering.steps.kinds import AttentionStep, GemmStep, RowStep, Step, reads, writes
 from lowering.steps.plan import StepList, plan_steps
-from lowering.steps.split import LONGEST_S, SPLITS, cut
 from lowering.streams.attention import attention_streams
-from lowering.streams.descriptors import EVERY_FORM, Forms
 from lowering.streams.gemm import gemm_streams
 from lowering.streams.rows import row_streams
+from lowering.streams.split import LONGEST_S, SPLITS, cut
 from lowering.streams.step_streams import PATHS, StepStreams
 
 COLUMN_CHOICES = (1, 2, 4)
@@ -49,11 +48,11 @@ def lower(
 
     `iterated` False writes iterated descriptors out as more transfers: the same bits, a longer stream.
     `split` "layer" or "op" makes a dispatch of each layer or step instead of one of all; in any case dispatches are
-    split that are modelled to take longer than `longest_s` (`lowering.steps.split`). The same bits, too.
+    split that are modelled to take longer than `longest_s` (`lowering.streams.split`). The same bits, too.
     `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
-    which.
+    which. ValueError for a `split` that there is not.
     """
     if columns not in COLUMN_CHOICES:
         raise LimitError(f"{limits.COLUMNS.name}: programs exist for {COLUMN_CHOICES} columns, not {columns}")
@@ -65,14 +64,24 @@ def lower(
     return _lower(region, columns, allowed, split, longest_s)
 
 
+def steps_and_streams(
+    region: ops.Region,
+    columns: int = limits.COLUMNS.maximum,
+    forms: tuple[Forms, ...] = (Forms(),) * len(PATHS),
+) -> tuple[StepList, Placement, list[StepStreams]]:
+    """The first half of `lower`, for those who want to see it: steps with their buffers placed, and what each step
+    moves. Raises as `lower` does."""
+    planned = plan_steps(region)
+    placed = _place(planned)
+    return planned, placed, [_limited(_LOWER[type(step)](step, columns), forms) for step in planned.steps]
+
+
 @lru_cache(maxsize=32)
 def _lower(
     region: ops.Region, columns: int, forms: tuple[Forms, ...], split: str | None, longest_s: float
 ) -> Program:
     start = time.perf_counter()
-    planned = plan_steps(region)
-    placed = _place(planned)
-    all_streams = [_limited(_LOWER[type(step)](step, columns), forms) for step in planned.steps]
+    planned, placed, all_streams = steps_and_streams(region, columns, forms)
     names = [step.name for step in planned.steps]
     parts = cut(planned.steps, all_streams, columns, split=split, longest_s=longest_s)
     scheduled = [

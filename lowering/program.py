@@ -36,6 +36,7 @@ class StepFacts:
 
     @property
     def bytes_moved(self) -> int:
+        """By all shims on all paths."""
         return self.a_bytes + self.b_bytes + self.c_bytes
 
 
@@ -82,14 +83,16 @@ class Program:
 
     @property
     def weights_bytes(self) -> int:
+        """Size of kernel argument 0: weights and headers."""
         return self.memory.weights_bytes
 
     @property
     def activations_bytes(self) -> int:
+        """Size of kernel argument 1: inputs, everything in between, results."""
         return self.memory.activations_bytes
 
     def pack_weights(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Kernel argument 0 (uint8) for parameters by name (fp32, torch's shapes); headers included."""
+        """Kernel argument 0 (uint8) for `params`: parameters by name (fp32, torch's shapes); headers included."""
         out = np.empty((self.weights_bytes // BLOCK_BYTES, BLOCK * BLOCK), np.uint16)
         for buffer, filler in self.weights:
             filler.fill(out[buffer.offset : buffer.offset + buffer.blocks], params)

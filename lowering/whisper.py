@@ -35,7 +35,10 @@ MODELS = {
 
 
 def encoder_config(given: str | EncoderConfig | Mapping[str, Any] | Any) -> EncoderConfig:
-    """A configuration from a name, a mapping or a Hugging Face configuration. Raises ValueError."""
+    """A configuration from what is `given`: a size's name, a mapping or a Hugging Face configuration.
+
+    Raises ValueError for what is none of these, or no Whisper's.
+    """
     if isinstance(given, EncoderConfig):
         return given
     if isinstance(given, str):
@@ -66,7 +69,9 @@ def encoder_config(given: str | EncoderConfig | Mapping[str, Any] | Any) -> Enco
 
 
 def encoder_region(config: EncoderConfig, context: int = 1500) -> ops.Region:
-    """The region of a Whisper encoder as the matcher finds it: two convolutions, layers, the final norm."""
+    """The region of a Whisper encoder as the matcher finds it: two convolutions, layers, the final norm.
+
+    `config`: its sizes; `context`: rows of the result, half the frames of the mel spectrogram."""
     values: list[ops.Value] = []
     params: dict[str, tuple[int, ...]] = {}
     listed: list[ops.Op] = []

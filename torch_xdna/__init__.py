@@ -5,6 +5,7 @@
     torch_xdna.explain(fn_or_module, *args)     where each op would run, and why; needs no device
     torch_xdna.reports()                        the same for everything compiled in this process
     torch_xdna.capture_regions(fn, *args)       the regions that a device would be given
+    torch_xdna.export(encoder, "base.xdna")     an encoder as one file; torch_xdna.load runs it with numpy alone
     torch_xdna.Settings                         every option with its default
     torch_xdna.devices.npu.reset()              the NPU is tried again after failures turned it off
 """
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch_xdna.explanation import capture_regions, explain
+    from torch_xdna.exported.load import load
+    from torch_xdna.exported.write import export
     from torch_xdna.report import Report, reports
     from torch_xdna.settings import Settings
 
-__all__ = ["Report", "Settings", "capture_regions", "explain", "reports"]
+__all__ = ["Report", "Settings", "capture_regions", "explain", "export", "load", "reports"]
 
 _HOME = {
     "explain": "torch_xdna.explanation",
@@ -27,6 +30,8 @@ _HOME = {
     "reports": "torch_xdna.report",
     "Report": "torch_xdna.report",
     "Settings": "torch_xdna.settings",
+    "export": "torch_xdna.exported.write",
+    "load": "torch_xdna.exported.load",
 }
 
 

@@ -11,6 +11,7 @@ from lowering.overlay.variants import FULL
 from torch_xdna import report, report_rows
 from torch_xdna.capture import Origin, origin, to_aten
 from torch_xdna.devices import Device, select
+from torch_xdna.dump import Dump, InternalError
 from torch_xdna.errors import XdnaError
 from torch_xdna.execution import recovery, region_call
 from torch_xdna.execution.graph import CompiledGraph, assemble
@@ -66,12 +67,17 @@ def _compile(
 ) -> Callable[..., Any]:
     """The pipeline; each line is a folder or a module of this package."""
     captured = origin(gm)  # capture: the user's names
+    dump = Dump(captured.name)
+    dump.graph("0_dynamo", gm)
 
     def compile_aten(aten: fx.GraphModule) -> Callable[..., Any]:
+        dump.graph("1_aten", aten)
         matched, parts, run = _build(aten, captured, device, settings)
         rows = report_rows.report_rows(aten.graph, matched, parts)  # report
+        graph = _report(captured, rows, parts, run, device)
+        dump.compiled(graph, settings.columns)
         report_rows.tell(rows, settings.fallback)
-        return _Compiled(run.forward, _report(captured, rows, parts, run, device))
+        return _Compiled(run.forward, graph)
 
     if compiled := to_aten(gm, example_inputs, compile_aten):  # capture: Dynamo's graph -> ATen
         return compiled
@@ -86,12 +92,16 @@ def _build(
     banned: dict[fx.Node, Refusal] = {}
     variant = getattr(device, "variant", FULL)
     while True:
-        matched, parts = decide(aten, captured, banned, variant)  # matching, partitioning
         try:
+            matched, parts = decide(aten, captured, banned, variant)  # matching, partitioning
             return matched, parts, assemble(aten, parts, device, settings.fallback)  # execution, devices
         except RegionRefused as refused:
             # A limit that only lowering knows: the region's ops run eager, with its words.
             banned.update((n, Refusal(str(refused))) for n in refused.nodes)
+        except Exception as error:
+            if isinstance(error, XdnaError) or type(error).__module__.startswith("torch."):
+                raise  # said already, or torch's own way to ask for another trace
+            raise InternalError(f"compiling {captured.name}", error) from error
 
 
 def _report(

@@ -25,8 +25,8 @@ _ENOUGH = 1 << 30  # compiles of one function
 
 
 def explain(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
-    """Where each op of a call would run with backend="xdna", and why; needs no device. An overlay that was built
-    without some ops counts, if it is installed.
+    """Where each op of `fn_or_module(*args, **kwargs)` would run with backend="xdna", and why; needs no device.
+    An overlay that was built without some ops counts, if it is installed.
 
     The call is made once, eagerly, under torch.no_grad() (a graph that needs gradients runs eager as a
     whole), and explained as the first of its kind: what was compiled or explained before in this process
@@ -41,7 +41,7 @@ def explain(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> Repo
 
 
 def capture_regions(fn_or_module: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Region]:
-    """The regions that a call would send to a device; see `explain`."""
+    """The regions that `fn_or_module(*args, **kwargs)` would send to a device; see `explain`."""
     report = explain(fn_or_module, *args, **kwargs)
     if report.off:
         warnings.warn(f"xdna: {report.summary()}", stacklevel=2)

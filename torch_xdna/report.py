@@ -69,7 +69,8 @@ _numbers = itertools.count()
 @dataclass(eq=False)
 class Report:
     """What was compiled for one function or module: several compiles; several graphs if Dynamo breaks it.
-    `off`: what switches torch.compile off, if something does; then there are no graphs."""
+    `graphs`: one GraphReport for each compile; `number`: counts reports in this process; `off`: what switches
+    torch.compile off, if something does; then there are no graphs."""
 
     graphs: list[GraphReport] = field(default_factory=list)
     number: int = field(default_factory=lambda: next(_numbers))
@@ -77,6 +78,7 @@ class Report:
 
     @property
     def name(self) -> str:
+        """Of the module or function, for people."""
         return self.graphs[0].name if self.graphs else "nothing"
 
     @property
@@ -91,22 +93,27 @@ class Report:
 
     @property
     def region_list(self) -> list[Region]:
+        """The regions of all distinct graphs, in the order in which they run."""
         return [r for g in self.distinct for r in g.regions]
 
     @property
     def rows(self) -> list[Row]:
+        """One for each op of all distinct graphs: where it runs and why."""
         return [row for g in self.distinct for row in g.rows]
 
     @property
     def regions(self) -> int:
+        """How many of them there are."""
         return len(self.region_list)
 
     @property
     def device_ops(self) -> int:
+        """How many of the graph's ops the device computes."""
         return sum(row.where == DEVICE for row in self.rows)
 
     @property
     def eager_ops(self) -> int:
+        """How many run eager on the CPU."""
         return sum(row.where == EAGER for row in self.rows)
 
     @property
@@ -122,6 +129,7 @@ class Report:
 
     @property
     def overlay_changes(self) -> int:
+        """How often the array had to be configured with another overlay for a run so far."""
         return sum(s.overlay_changes for s in self._stats())
 
     @property
@@ -164,6 +172,7 @@ class Report:
         return profile_report(self)
 
     def to_dict(self) -> dict[str, Any]:
+        """All of it as lists, dictionaries, numbers and text, for JSON."""
         return {
             "summary": self.summary(),
             "regions": self.regions,
@@ -187,6 +196,7 @@ class Report:
         }
 
     def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON, indented by `indent` spaces; None writes one line."""
         return json.dumps(self.to_dict(), indent=indent)
 
     def tables(self) -> list[Table]:

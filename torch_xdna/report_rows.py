@@ -37,8 +37,8 @@ def training_rows(gm: fx.GraphModule) -> tuple[Row, ...]:
 
 
 def check_fallback(rows: tuple[Row, ...]) -> None:
-    """With fallback="error": raises FallbackError naming the first eager op."""
-    eager = [row for row in rows if row.where == EAGER]
+    """With fallback="error": raises FallbackError naming the first eager op that anything waits for."""
+    eager = [row for row in rows if row.where == EAGER and row.reason != ASIDE]
     if eager:
         row, more = eager[0], len(eager) - 1
         others = f" (and {more} more op{'s' if more > 1 else ''})" if more else ""

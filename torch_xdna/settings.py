@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lowering.steps.split import SPLITS
-from torch_xdna.devices import NAMES
+from lowering.streams.split import SPLITS
+from torch_xdna.devices import names
 from torch_xdna.errors import SettingsError
 
 
@@ -19,7 +19,8 @@ class Settings:
     device: where regions run. `auto` is the NPU if it is usable here, else the emulator with one warning that
         says why; `npu`, `emulator` and `array` (the simulator of the array) are taken at their word.
     fallback: what happens to an op that the device does not take. `eager` runs it on the CPU, with one
-        warning per distinct reason; `error` makes it a FallbackError that names the op.
+        warning per distinct reason; `error` makes it a FallbackError that names the op. What only gives attention
+        weights that the caller asked for beside the result runs eager in either case, without a word.
     columns: how many columns of the array to use: 1, 2 or 4. More is faster, fewer leaves columns to others.
     overlay: path of an xclbin to configure the array with; None takes the installed one.
     iterated: False writes iterated descriptors out as more transfers, a way out if they fail on a machine (the
@@ -52,7 +53,7 @@ class Settings:
                     f"unknown option '{key}'{_nearest(key, known)}; valid options: {', '.join(known)}"
                 )
         settings = cls(**options)
-        for key, valid in _VALID.items():
+        for key, valid in {"device": names(), **_VALID}.items():
             value = getattr(settings, key)
             if not any(value == v and type(value) is type(v) for v in valid):
                 shown = ", ".join(map(repr, valid))
@@ -67,7 +68,6 @@ class Settings:
 
 
 _VALID: dict[str, tuple] = {
-    "device": NAMES,
     "fallback": ("eager", "error"),
     "columns": (1, 2, 4),
     "iterated": (True, False),

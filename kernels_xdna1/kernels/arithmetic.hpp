@@ -61,10 +61,13 @@ inline sum16 exp2_varying(const sum16 &start, const sum16 &f, v16 &hi) {
 
 // ---- Newton's iterations from an integer guess; y is rounded to bf16 each time, its correction is exact enough ----
 
-SHARED sum16 reciprocal(const sum16 &x) {
+SHARED sum16 reciprocal(sum16 x) {
+    INSIDE("reciprocal");
     const split<> d = parts(x);
     sum16 y = from_bits(aie::sub(lanes(0x7ef311c3), bits(x)));
+    ROLLED
     for (int i = 0; i < 3; ++i) {
+        TRIP("Newton");
         const v16 hi = y.to_vector<bfloat16>();
         const sum16 e = aie::msc(aie::msc(sum16(lanes(1.0f)), d.hi, hi), d.lo, hi);  // 1 - x y
         y = plus_product(sum16(hi), split<>{hi, small(0)}, parts(e));
@@ -72,10 +75,13 @@ SHARED sum16 reciprocal(const sum16 &x) {
     return y;
 }
 
-SHARED sum16 inverse_root(const sum16 &x) {
+SHARED sum16 inverse_root(sum16 x) {
+    INSIDE("inverse root");
     const split<> d = parts(x);
     sum16 y = from_bits(aie::sub(lanes(0x5f3759df), aie::logical_downshift(bits(x), 1)));
+    ROLLED
     for (int i = 0; i < 3; ++i) {
+        TRIP("Newton");
         const v16 hi = y.to_vector<bfloat16>();
         const sum16 e = aie::sub(sum16(lanes(1.0f)), product(d, parts(aie::mul(hi, hi))));  // 1 - x y^2
         const v16 half = aie::mul(hi, small(0.5f)).to_vector<bfloat16>();

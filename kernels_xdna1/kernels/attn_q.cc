@@ -4,5 +4,8 @@
 extern "C" void attn_q(const bfloat16 *__restrict a, bfloat16 *__restrict c, int32_t q, int32_t col) {
     if (q != col) return;
     AT_LEAST(16)
-    for (int i = 0; i < block_elements; i += 32) aie::store_v(c + i, aie::load_v<32>(a + i));
+    for (int i = 0; i < block_elements; i += 32) {
+        TRIP("copy");
+        aie::store_v(c + i, aie::load_v<32>(a + i));
+    }
 }

@@ -4,20 +4,35 @@
 //   A order  tiles 4 rows x 8 columns, [16][8][4][8]     activations
 //   B order  tiles 8 k x 4 n,          [8][16][8][4]     weights, keys (k: head dimension), values (k: key)
 //   sums     tiles 4 x 4, fp32,        [16][16][4][4]
-// A core has 16 KB of program memory: what two kernels share is a function, and no loop is unrolled by hand beyond
-// the sixteen accumulators of the product.
+// A core has 16 KB of program memory: what two kernels share is a function. How loops are written follows what was traced on
+// this core (mlir-aie, skills/aie-kernel-opt-static): trips are promised, pointers restricted, and where results go back to
+// where operands came from, the next trip's operands are read before this one's results are written.
+//
+// TRIP names a loop for the model of its time (kernels_xdna1/loops.py) and is the first thing in its body; INSIDE names a
+// function that is not inlined; SEPARATE says which part of an operand has a restricted pointer of its own.
 #pragma once
 
 #include <aie_api/aie.hpp>
 #include <bit>
 #include <cstdint>
+#include <tuple>
 
 #ifdef KERNELS_FOR_CORE
 #define AT_LEAST(trips) _Pragma("clang loop min_iteration_count(" #trips ")")
 #define SHARED __attribute__((noinline)) static
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define ROLLED _Pragma("clang loop unroll(disable)")
+#define TRIP(loop)
+#define INSIDE(function)
+#define SEPARATE(pointer, bytes)
 #else
 #define AT_LEAST(trips)
 #define SHARED static inline
+#define UNROLL
+#define ROLLED
+#define TRIP(loop) const aie::host::trip this_trip(loop)
+#define INSIDE(function) const aie::host::inside this_call(function)
+#define SEPARATE(pointer, bytes) aie::host::separate(pointer, bytes)
 #endif
 
 constexpr int block_elements = 64 * 64;
@@ -33,6 +48,12 @@ enum { count = 32, panel_order = 32, panel_gelu };  // from 32: state of the cor
 }  // namespace word
 enum { order_a, order_k, order_v };
 enum { kind_layer_norm, kind_softmax, kind_gelu, kind_add };
+
+// GELU is part of gemm_finish, which writes elsewhere than it reads; but before a residual, or where the output has
+// another order, gemm_params does it in the sums.
+inline bool finish_activates(const int32_t *hdr) {
+    return hdr[word::panel_gelu] != 0 && hdr[word::extra] == 0 && hdr[word::panel_order] == order_a;
+}
 
 // Words of a panel's parameter block, as int32 after 64 fp32 of bias.
 enum { params_order = 64, params_gelu };
@@ -75,12 +96,17 @@ struct table_word {
         const int32_t word = std::bit_cast<int32_t>(x);
         return table_word(int32_t(word | (word >> 16 & 0xffff)));
     }
-    i16 load() const { return aie::load_v<16>(lane); }
-    ints<32> load_twice() const {
-        const i16 x = load();
-        return aie::concat(x, x);
+    static constexpr table_word halves(int32_t low, int32_t high) {
+        table_word both(high);
+        for (int i = 0; i < 8; ++i) both.lane[i] = low;
+        return both;
     }
+    static constexpr table_word bf16_halves(float low, float high) {  // sixteen lanes of each
+        return halves(bf16_pair(low).lane[0], bf16_pair(high).lane[0]);
+    }
+    i16 load() const { return aie::load_v<16>(lane); }
     v32 load_bf16() const { return load().cast_to<bfloat16>(); }
+    sum16 load_sums() const { return from_bits(load()); }
 };
 
 // The core truncates from power-up on, and any kernel may have run before.

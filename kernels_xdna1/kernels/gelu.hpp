@@ -2,51 +2,70 @@
 //
 //   |x| < 1         centre 0: relatively exact near zero
 //   |x| < 2.25      centre 1.625
-//   |x| < 4.25      centre 3.25; beyond, |x| counts as 4.25, where q is zero
+//   |x| < 4.25      centre 3.25; beyond, |x| counts as 4.25, where q is as good as zero
 //
 // q = base + v (s0 + v (s1 + ...)): the two outer products are made of two bf16 parts on each side, the inner steps of one.
-// The error of the fp32 result stays within half a bf16 ulp of max(|y|, 1/64).
+// The fp32 result is off by at most 0.63 bf16 ulps of max(|y|, 1/64), the rounded one by at most 0.9.
 //
-// The move slot, which selects the coefficients, is the bottleneck: so constants come from a table instead of being
-// broadcast, two vectors share them, and what fits into bf16 is selected there, 32 lanes at a time.
+// Selections would take the move slot, which is the scarcest: so a coefficient is the first piece's plus products with
+// `piece`, whose halves are one where the second and the third piece begin.
 #pragma once
 
 #include "arithmetic.hpp"
 
 namespace gelu_table {
-constexpr table_word magnitude = 0x7fffffff, one = table_word::bf16_pair(1);
-constexpr table_word edge[3] = {gelu0_edge, gelu1_edge, gelu2_edge};
-constexpr table_word centre[3] = {gelu0_centre, gelu1_centre, gelu2_centre};
-constexpr table_word base[3] = {gelu0_base, gelu1_base, gelu2_base};
-constexpr table_word s0[3] = {gelu0_s0, gelu1_s0, gelu2_s0};
-constexpr table_word s1[3] = {gelu0_s1, gelu1_s1, gelu2_s1};
-constexpr table_word s2[3] = {gelu0_s2, gelu1_s2, gelu2_s2};
-constexpr table_word s3[3] = {gelu0_s3, gelu1_s3, gelu2_s3};
-constexpr table_word s4[3] = {table_word::bf16_pair(gelu0_s4), table_word::bf16_pair(gelu1_s4), table_word::bf16_pair(gelu2_s4)};
+constexpr table_word magnitude = 0x7fffffff, end = gelu_edge2;
+constexpr table_word edges[2] = {std::bit_cast<int32_t>(gelu_edge0) - 1, std::bit_cast<int32_t>(gelu_edge1) - 1};
+constexpr table_word one = table_word::bf16_pair(1), zero = table_word::bf16_pair(0), s4 = table_word::bf16_pair(gelu_s4);
+constexpr table_word s0 = gelu_s0, s1 = gelu_s1, s2 = gelu_s2, s3 = gelu_s3;
+constexpr table_word centre = table_word::bf16_halves(-gelu_centre_high0, -gelu_centre_high1);
+constexpr table_word base_high = table_word::bf16_halves(gelu_base_high0, gelu_base_high1);
+constexpr table_word base_low = table_word::bf16_halves(gelu_base_low0, gelu_base_low1);
+constexpr table_word s0_high = table_word::bf16_halves(gelu_s0_high0, gelu_s0_high1);
+constexpr table_word s0_low = table_word::bf16_halves(gelu_s0_low0, gelu_s0_low1);
+constexpr table_word s1_high = table_word::bf16_halves(gelu_s1_high0, gelu_s1_high1);
+constexpr table_word s1_low = table_word::bf16_halves(gelu_s1_low0, gelu_s1_low1);
+constexpr table_word s2_high = table_word::bf16_halves(gelu_s2_high0, gelu_s2_high1);
+constexpr table_word s3_high = table_word::bf16_halves(gelu_s3_high0, gelu_s3_high1);
 }  // namespace gelu_table
 
-SHARED sums<32> gelu(const sums<32> &x) {
+// Of the floats whose bits `word` holds.
+inline sum16 gelu(const i16 &word) {
     using namespace gelu_table;
-    const ints<32> word = bits(x), zero = lanes<32>(0);
-    const ints<32> clipped = aie::min(aie::bit_and(word, magnitude.load_twice()), edge[2].load_twice());
-    const auto first = aie::lt(clipped, edge[0].load_twice()), second = aie::lt(clipped, edge[1].load_twice());
-    const auto piece = [&](const table_word (&c)[3]) {
-        const ints<32> outer = aie::select(c[2].load_twice(), c[1].load_twice(), second);
-        return from_bits(aie::select(outer, c[0].load_twice(), first));
-    };
+    const i16 clipped = aie::min(aie::bit_and(word, magnitude.load()), end.load());
+    const auto past = aie::lt(aie::concat(edges[0].load(), edges[1].load()), aie::concat(clipped, clipped));
+    const v32 none = zero.load_bf16(), unit = one.load_bf16(), piece = aie::select(none, unit, past);
 
-    const v32 unit = one.load_bf16();
-    const split<32> v = parts(aie::sub(from_bits(clipped), piece(centre)), unit);
-    const v32 t4 = aie::select(aie::select(s4[2].load_bf16(), s4[1].load_bf16(), second), s4[0].load_bf16(), first);
-    const v32 t3 = aie::mac(piece(s3), v.hi, t4).to_vector<bfloat16>();
-    const v32 t2 = aie::mac(piece(s2), v.hi, t3).to_vector<bfloat16>();
-    const split<32> t1 = parts(aie::mac(piece(s1), v.hi, t2), unit);
-    const split<32> t0 = parts(plus_product(piece(s0), v, t1), unit);
+    const split<> v = parts(mac_pairs(from_bits(clipped), piece, centre.load_bf16()), unit.extract<16>(0));
+    const v16 top = s4.load_bf16().extract<16>(0);
+    const v16 t3 = aie::mac(mac_pairs(s3.load_sums(), piece, s3_high.load_bf16()), v.hi, top).to_vector<bfloat16>();
+    const v16 t2 = aie::mac(mac_pairs(s2.load_sums(), piece, s2_high.load_bf16()), v.hi, t3).to_vector<bfloat16>();
+    const sum16 s1_here = mac_pairs(mac_pairs(s1.load_sums(), piece, s1_high.load_bf16()), piece, s1_low.load_bf16());
+    const split<> t1 = parts(aie::mac(s1_here, v.hi, t2), unit.extract<16>(0));
+    const sum16 s0_here = mac_pairs(mac_pairs(s0.load_sums(), piece, s0_high.load_bf16()), piece, s0_low.load_bf16());
+    const split<> t0 = parts(plus_product(s0_here, v, t1), unit.extract<16>(0));
 
     // As integers, positive floats (and NaN) are above zero, negative ones below. What is below must vanish but for
     // -inf and NaN, which times zero are NaN, as in -inf * Phi(-inf).
-    const auto zeros = zero.extract<16>(0).cast_to<int16_t>();
-    const v32 negative = aie::min(x.to_vector<bfloat16>().cast_to<int16_t>(), zeros).cast_to<bfloat16>();
-    const sums<32> positive = aie::mac(from_bits(aie::max(word, zero)), negative, zeros.cast_to<bfloat16>());
-    return plus_product(aie::add(positive, piece(base)), v, t0);
+    const i16 nothing = none.cast_to<int32_t>();
+    const v16 upper = aie::filter_odd(word.cast_to<int16_t>()).cast_to<bfloat16>();
+    const v16 negative = aie::min(upper.cast_to<int16_t>(), none.extract<16>(0).cast_to<int16_t>()).cast_to<bfloat16>();
+    const sum16 positive = from_bits(aie::max(word, nothing));
+    const sum16 base = mac_pairs(mac_pairs(positive, piece, base_high.load_bf16()), piece, base_low.load_bf16());
+    const sum16 cross = mac_pairs(base, aie::concat(v.hi, v.lo), aie::concat(t0.lo, t0.hi));
+    return mac_pairs(cross, aie::concat(v.hi, negative), aie::concat(t0.hi, none.extract<16>(0)));
+}
+
+// From sums to a block in A order, 16 results at a time: two rows of eight columns, which lie in two tiles of the sums. (One
+// tile at a time would need no mending of the order, but two tiles for one store.)
+SHARED void activate(const float *__restrict sums, bfloat16 *__restrict y, unsigned vectors) {
+    INSIDE("activate");
+    const auto *words = reinterpret_cast<const int32_t *>(sums);
+    AT_LEAST(32)
+    for (unsigned v = 0; v < vectors; ++v) {
+        TRIP("gelu");
+        const int32_t *at = words + v / 2 * a_tile + v % 2 * 8;
+        const v16 out = gelu(aie::concat(aie::load_v<8>(at), aie::load_v<8>(at + sum_tile))).to_vector<bfloat16>();
+        aie::store_v(y + v * 16, aie::interleave_zip(out, aie::shuffle_down_rotate(out, 8), 4).first);
+    }
 }

@@ -1,6 +1,7 @@
 // The sums become the output block: rows outside the valid range are zero, the rest is rounded once, in the order that
-// the panel's parameter block asked for: A order, or as keys or values for attention.
-#include "common.hpp"
+// the panel's parameter block asked for: A order, or as keys or values for attention. GELU happens on the way if no residual
+// came in between. A row that is not valid stays zero, as GELU of zero is.
+#include "gelu.hpp"
 
 namespace {
 
@@ -13,43 +14,62 @@ int remainder(int o, int groups) {
     return o;
 }
 
-v16 rounded(const float *tile, const v16 &zero, const aie::mask<16> &invalid) {
-    return aie::select(load_sums(tile).to_vector<bfloat16>(), zero, invalid);
+v16 rounded(const float *tile) { return load_sums(tile).to_vector<bfloat16>(); }
+
+SHARED void as_activations(const float *__restrict acc, bfloat16 *__restrict c) {
+    AT_LEAST(32)
+    for (int i = 0; i < block_elements; i += 64) {
+        TRIP("A order");
+        UNROLL
+        for (int t = 0; t < 64; t += 32) aie::store_v(c + i + t, a_order(rounded(acc + i + t), rounded(acc + i + t + sum_tile)));
+    }
+}
+
+SHARED void as_keys(const float *__restrict acc, bfloat16 *__restrict c) {  // tiles 8 columns x 4 rows: both transposed
+    AT_LEAST(32)
+    for (unsigned v = 0; v < row_tiles * a_columns; ++v) {
+        TRIP("key order");
+        const v16 left = rounded(acc + v * a_tile), right = rounded(acc + v * a_tile + sum_tile);
+        aie::store_v(c + (v % a_columns * row_tiles + v / a_columns) * b_tile,
+                     aie::concat(aie::transpose(left, 4, 4), aie::transpose(right, 4, 4)));
+    }
+}
+
+SHARED void as_values(const float *__restrict acc, bfloat16 *__restrict c) {  // tiles 8 rows x 4 columns: two row tiles
+    AT_LEAST(32)
+    for (unsigned v = 0; v < row_tiles / 2 * sum_columns; ++v) {
+        TRIP("value order");
+        const float *at = acc + v / sum_columns * 2 * sum_row + v % sum_columns * sum_tile;
+        aie::store_v(c + v * b_tile, aie::concat(rounded(at), rounded(at + sum_row)));
+    }
+}
+
+// Zeros in the sums of the rows that are not valid: few blocks have any.
+SHARED void clear_rows(float *acc, int first, int end) {
+    alignas(64) static constexpr int32_t tile_rows[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const i16 row = aie::load_v<16>(tile_rows);
+    for (int i = 0; i < row_tiles; ++i) {
+        TRIP("rows to clear");
+        if (4 * i >= first && 4 * i + 4 <= end) continue;
+        const auto out = aie::lt(row, lanes(first - 4 * i)) | aie::lt(lanes(end - 4 * i - 1), row);
+        for (int j = 0; j < sum_columns; ++j) {
+            TRIP("clear");
+            float *at = acc + i * sum_row + j * sum_tile;
+            aie::store_v(at, aie::select(aie::load_v<16>(at), lanes(0.0f), out));
+        }
+    }
 }
 
 }  // namespace
 
-extern "C" void gemm_finish(const float *__restrict acc, bfloat16 *__restrict c, const int32_t *__restrict hdr, int32_t o, int32_t row) {
+extern "C" void gemm_finish(float *__restrict acc, bfloat16 *__restrict c, const int32_t *__restrict hdr, int32_t o, int32_t row) {
     round_to_nearest_even();
-    const int first = 64 * (4 * remainder(o, hdr[word::groups]) + row);
+    const int top = 64 * (4 * remainder(o, hdr[word::groups]) + row);
+    const int first = hdr[word::first_row] - top, end = hdr[word::end_row] - top;
+    if (first > 0 || end < 64) clear_rows(acc, first, end);
     const int order = hdr[word::panel_order];
-    // Row of each lane of a 4x4 tile.
-    alignas(64) static constexpr int32_t tile_rows[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
-    const i16 lane_rows = aie::add(aie::load_v<16>(tile_rows), lanes(first));
-    const v16 zero = small(0);
-    const auto invalid = [&](int i) {
-        const i16 r = aie::add(lane_rows, lanes(4 * i));
-        return aie::lt(r, lanes(hdr[word::first_row])) | aie::lt(lanes(hdr[word::end_row] - 1), r);
-    };
-    if (order == order_v) {  // tiles 8 rows x 4 columns: two row tiles one below the other
-        for (int i = 0; i < row_tiles; i += 2) {
-            const auto upper = invalid(i), lower = invalid(i + 1);
-            for (int j = 0; j < sum_columns; ++j) {
-                const float *at = acc + i * sum_row + j * sum_tile;
-                aie::store_v(c + (i / 2 * sum_columns + j) * b_tile, aie::concat(rounded(at, zero, upper), rounded(at + sum_row, zero, lower)));
-            }
-        }
-        return;
-    }
-    for (int i = 0; i < row_tiles; ++i) {
-        const auto out = invalid(i);
-        for (int j = 0; j < a_columns; ++j) {
-            const float *at = acc + i * sum_row + 2 * j * sum_tile;
-            const v16 left = rounded(at, zero, out), right = rounded(at + sum_tile, zero, out);
-            if (order == order_k)  // tiles 8 columns x 4 rows: both transposed
-                aie::store_v(c + (j * row_tiles + i) * b_tile, aie::concat(aie::transpose(left, 4, 4), aie::transpose(right, 4, 4)));
-            else
-                aie::store_v(c + (i * a_columns + j) * a_tile, a_order(left, right));
-        }
-    }
+    if (order == order_k) as_keys(acc, c);
+    else if (order == order_v) as_values(acc, c);
+    else if (finish_activates(hdr)) activate(acc, c, block_elements / 16);
+    else as_activations(acc, c);
 }

@@ -1,6 +1,7 @@
-// The parameter block at the end of a panel: bias is added, GELU applied if asked for, both on the fp32 sums; what the
-// rest of the epilogue must know is kept in the header.
+// The parameter block at the end of a panel: bias is added to the fp32 sums; what the rest of the epilogue must know is kept
+// in the header. GELU is left to gemm_finish where that can do it (`finish_activates`).
 #include "gelu.hpp"
+#include "in_place.hpp"
 
 extern "C" void gemm_params(const bfloat16 *__restrict b, float *__restrict acc, int32_t *__restrict hdr) {
     round_to_nearest_even();
@@ -8,14 +9,19 @@ extern "C" void gemm_params(const bfloat16 *__restrict b, float *__restrict acc,
     const auto *words = reinterpret_cast<const int32_t *>(b);
     hdr[word::panel_order] = words[params_order];
     hdr[word::panel_gelu] = words[params_gelu];
-    const bool activated = hdr[word::panel_gelu] != 0;
-    for (int j = 0; j < sum_columns; j += 2) {
-        const auto left = aie::load_v<4>(bias + 4 * j), right = aie::load_v<4>(bias + 4 * j + 4);
-        const sums<32> row(aie::concat(aie::concat(left, left, left, left), aie::concat(right, right, right, right)));
-        for (int i = 0; i < row_tiles; ++i) {
-            float *at = acc + i * sum_row + j * sum_tile;
-            const sums<32> x = aie::add(load_sums<32>(at), row);
-            store_sums(at, activated ? gelu(x) : x);
+    sum16 row;
+    in_place<1>("bias", acc, [&](int part, int i, const sum16 (&x)[1], sum16 (&y)[1]) {
+        if (part == 0) {
+            const auto four = aie::load_v<4>(bias + i / 4 % 64);
+            row = sum16(aie::concat(four, four, four, four));
         }
+        y[0] = aie::add(x[0], row);
+    });
+    if (hdr[word::panel_gelu] == 0 || finish_activates(hdr)) return;
+    // In place, where no trip can begin before the last one's results are written: slow, but short, and only the second
+    // convolution of a Whisper encoder has both.
+    for (int i = 0; i < block_elements; i += sum_tile) {
+        TRIP("gelu in place");
+        store_sums(acc + i, gelu(aie::load_v<16>(reinterpret_cast<const int32_t *>(acc) + i)));
     }
 }

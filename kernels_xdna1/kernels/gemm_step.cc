@@ -2,5 +2,5 @@
 #include "stripe.hpp"
 
 extern "C" void gemm_step(const bfloat16 *__restrict a, const bfloat16 *__restrict b, float *__restrict acc) {
-    for (int i = 0; i < row_tiles; i += 4) stripe(a + i * a_row, b, acc + i * sum_row, false);
+    product_of_stripes(a, b, acc, 4);
 }

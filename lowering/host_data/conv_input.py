@@ -31,12 +31,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowering.buffers import ACTIVATIONS, Buffer
+from lowering.buffers import ACTIVATIONS, Buffer, Pattern
 from lowering.host_data import native
 from lowering.host_data.bf16 import FEW, to_bf16
 from lowering.host_data.blocks import ceil_div
 from lowering.limits import BLOCK, BLOCK_BYTES
-from lowering.streams.descriptors import Pattern
 
 GROUP = 8  # channels of a piece: the columns of a tile
 PIECE_BYTES = 2 * GROUP

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from kernels_xdna1 import sizes
+from lowering import limits
+from lowering.overlay import banks
 from lowering.overlay.core_program import listing
 from lowering.overlay.description import COLUMN_CHOICES, Overlay, Tile, memory_use, overlay
 from lowering.overlay.mlir import print_mlir
 from lowering.overlay.picture import draw
+from lowering.overlay.variants import VARIANTS, Variant
 
 
 def main() -> None:
@@ -17,6 +21,9 @@ def main() -> None:
     what.add_argument("--mlir", action="store_true", help="as input for mlir-aie's aiecc")
     what.add_argument("--svg", action="store_true", help="as a picture")
     what.add_argument("--program", action="store_true", help="the core program")
+    what.add_argument(
+        "--banks", action="store_true", help="buffers by bank, and what sharing one costs, modelled"
+    )
     what.add_argument("--memory", action="store_true", help="what fills the tiles' memories, in bytes")
     parser.add_argument("--columns", type=int, choices=COLUMN_CHOICES, default=4)
     chosen = parser.parse_args()
@@ -27,6 +34,8 @@ def main() -> None:
         sys.stdout.write(draw(array))
     elif chosen.program:
         print("\n".join(listing(array.program)))
+    elif chosen.banks:
+        print("\n".join(banks.listing()))
     else:
         print("\n".join(_memory(array)))
 
@@ -37,7 +46,17 @@ def _memory(array: Overlay) -> list[str]:
         use = memory_use(array, tile)
         lines.append(f"{tile}: {sum(use.values()):,}")
         lines += [f"    {name:10} {size:8,}" for name, size in use.items()]
-    return lines
+    room = f"{limits.CORE_PROGRAM.maximum:,}"
+    lines.append(
+        f"program memory of a core: {room}; of it, estimated and off by {sizes.FACTOR} x either way:"
+    )
+    return lines + [_program(variant) for variant in VARIANTS]
+
+
+def _program(variant: Variant) -> str:
+    size = sizes.core_bytes(variant.kernels, "ONLY_LAYER_NORM" in variant.defines)
+    low, high = size / sizes.FACTOR, size * sizes.FACTOR
+    return f"    {variant.name:10} {size:8,} ({low:,.0f} to {high:,.0f}; `torch-xdna build-overlay` reads true sizes)"
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def build(
     """Build `target` unless it is there already. Raises `BuildError`; then `target` is what it was before.
 
     `name`: the kernel's name for a variant. `level`, `largest`: where the ladder begins. `any_toolchain`: also with
-    versions known to be bad.
+    versions known to be bad, and cores that compute with soft floats.
     """
     start = time.monotonic()
     tools = find_tools(any_toolchain)
@@ -91,7 +91,7 @@ def build(
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(target.parent)
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target.parent) as folder:
-            rung, made, failed = _climb(Path(folder), columns, name, tools, ladder, report)
+            rung, made, failed = _climb(Path(folder), columns, name, tools, ladder, report, any_toolchain)
             manifest = Manifest(
                 key=key,
                 sha256=manifests.digest(made.xclbin),
@@ -148,6 +148,7 @@ def _climb(
     tools: Tools,
     ladder: Sequence[Rung],
     report: Callable[[str], None],
+    any_toolchain: bool,
 ) -> tuple[Rung, _Made, list[str]]:
     """The first rung that fits, what it made, and a sentence for each that did not."""
     failed: list[str] = []
@@ -156,7 +157,8 @@ def _climb(
         place = folder / str(number)
         place.mkdir()
         try:
-            return rung, _make(place, columns, name(rung.variant), tools, rung, report), failed
+            made = _make(place, columns, name(rung.variant), tools, rung, report, any_toolchain)
+            return rung, made, failed
         except DoesNotFit as error:
             failed.append(f"{rung}: {error}")
             report(f"does not fit: {error}")
@@ -173,6 +175,7 @@ def _make(
     tools: Tools,
     rung: Rung,
     report: Callable[[str], None],
+    any_toolchain: bool,
 ) -> _Made:
     """Compile one rung in `folder`. Raises DoesNotFit, or BuildError if no other rung would help."""
     source, result = folder / "overlay.mlir", folder / "overlay.xclbin"
@@ -195,14 +198,26 @@ def _make(
             raise DoesNotFit(core.overflow)
     if not cores:
         notes += ("aiecc left no linked cores to read, so their sizes are not checked",)
-    if calls := sorted({call for core in cores for call in core.library_calls}):
-        notes += (
-            f"the cores hold library calls ({', '.join(calls)}), which take over a hundred cycles per element: a "
-            "kernel computes with scalar floats or divides, please report it with this version of Peano",
-        )
+    notes += _library_calls(cores, any_toolchain)
     for note in notes:
         report(note)
     return _Made(result, cores, notes)
+
+
+def _library_calls(cores: list[sizes.CoreSizes], any_toolchain: bool) -> tuple[str, ...]:
+    """A sentence on those that the cores hold. Kernels' sources hold scalar floats as constants only, so soft floats
+    are the compiler's making; the core's own loop may well divide its counters."""
+    calls = sorted({call for core in cores for call in core.library_calls})
+    if not calls:
+        return ()
+    said = f"the cores hold library calls ({', '.join(calls)}), which take over a hundred cycles each"
+    if floats := [call for call in calls if sizes.is_soft_float(call)]:
+        said += f": {', '.join(floats)} stand where a kernel should use the vector unit"
+        if not any_toolchain:
+            raise BuildError(
+                f"{said}; take another version of Peano, or what this one makes with --any-toolchain"
+            )
+    return (said,)
 
 
 def _compile(folder: Path, tools: Tools, rung: Rung) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from lowering.overlay import elf
 
 # Functions of the compiler's own library: soft floats and divisions, 132 cycles per element and more.
 _LIBRARY_CALL = re.compile(r"__[a-z]+(?:[sdhtb]f|[sdt]i)(?:[sdhtb]f|[sdt]i)?[23]?")
+_FLOATS = re.compile(r"(?:[sdhtb]f)(?:[23]|$|[sdhtb]f|[sdt]i)|[sdt]i[sdhtb]f")
 # How a linker and the driver's library say that a core does not fit.
 _OVERFLOWS = (
     (re.compile(r"_XAie_LoadProgMemSection.*Overflow of program memory", re.IGNORECASE), "program memory"),
@@ -72,6 +73,11 @@ def measure(files: Iterable[Path]) -> list[CoreSizes]:
             constants = sum(s.size for s in parts if not s.flags & elf.EXECUTABLE)
             found.append(CoreSizes(path.stem, code, constants, calls))
     return found
+
+
+def is_soft_float(call: str) -> bool:
+    """`__mulsf3`, `__floatsisf`; not `__udivsi3`."""
+    return _FLOATS.search(call.removeprefix("__")) is not None
 
 
 def overflow_message(text: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Steps of a region, in order: `kinds`, `plan` (which), `placement` (where buffers lie), `split` (dispatches)."""
+"""Steps of a region, in order: `kinds`, `plan` (which), `placement` (where buffers lie)."""

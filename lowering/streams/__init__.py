@@ -1,1 +1,1 @@
-"""What a step moves and computes: `gemm`, `attention`, `rows` -> `step_streams`; `descriptors` fits the hardware."""
+"""What a step moves and computes: `gemm`, `attention`, `rows` -> `step_streams`; `descriptors` that fit, `split`."""

@@ -12,45 +12,11 @@ from dataclasses import dataclass
 from itertools import product
 
 from lowering import limits
+from lowering.buffers import Forms, Pattern
 from lowering.errors import LimitError
 
 Four = tuple[int, int, int, int]
 WIDEST_ROW = 512  # words: a run longer than a wrap is written as rows of this many words
-
-
-@dataclass(frozen=True)
-class Forms:
-    """Which forms a descriptor may have beside a plain run of words: wraps (inner dimensions), repeats of the
-    same words, iterations (a repeat that moves on). What is not allowed is written out as more transfers.
-
-    Iterated descriptors of a shim timed out or mismatched in one public test generator on this chip
-    (FIM43-Redeye/xdna-emu), and mlir-aie's own products use them: a doubt, so there is a way without.
-    """
-
-    wrapped: bool = True
-    repeated: bool = True
-    iterated: bool = True
-
-
-EVERY_FORM = Forms()
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """Words `base + sum(i_n * step_n) + 0..run-1` for all loop indices, outermost loop first. In words.
-    `forms`: what its descriptors may look like."""
-
-    base: int
-    loops: tuple[tuple[int, int], ...]
-    run: int
-    forms: Forms = EVERY_FORM
-
-    @property
-    def words(self) -> int:
-        total = self.run
-        for count, _ in self.loops:
-            total *= count
-        return total
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from itertools import product
 
 from kernels_xdna1.contract import Op
-from lowering.buffers import KeyValues, Matrix
+from lowering.buffers import KeyValues, Matrix, Pattern
 from lowering.limits import CORE_ROWS
 from lowering.overlay.header import Header
 from lowering.steps.kinds import GemmStep, Panels
-from lowering.streams.descriptors import Pattern
 from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from kernels_xdna1.contract import PIECES, ROW_KINDS, Op
-from lowering.buffers import Matrix
+from lowering.buffers import Matrix, Pattern
 from lowering.host_data.blocks import BLOCK_WORDS, blocks_of
 from lowering.limits import CORE_ROWS
 from lowering.overlay.header import Header
 from lowering.steps.kinds import RowStep
-from lowering.streams.descriptors import Pattern
 from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
 
 PIECE_WORDS = BLOCK_WORDS // CORE_ROWS

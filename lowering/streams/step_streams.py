@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from lowering.buffers import Buffer
+from lowering.buffers import Buffer, Pattern
 from lowering.host_data.blocks import BLOCK_WORDS
 from lowering.limits import CORE_ROWS
 from lowering.steps.kinds import Step
-from lowering.streams.descriptors import Pattern
 
 PATHS = ("A", "B", "C")
 

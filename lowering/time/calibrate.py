@@ -46,7 +46,7 @@ class Row:
 
 
 def table(costs: Callable[[float], Costs] = Costs) -> list[Row]:
-    """Every row that the model can predict (all but L10, a rate that serves as the what-if)."""
+    """Every row that the model can predict (all but L10, a rate that serves as the what-if, and traced loops, K..)."""
     rows = []
     for row in _read():
         value = _predict(row, costs)
@@ -137,6 +137,8 @@ def _predict(row: dict[str, str], costs: Callable[[float], Costs]) -> float | No
     name, clock = row["id"], float(row["clock_ghz"] or 0)
     if row["layer"] == "array":
         return predict_gemm(row, costs)
+    if name.startswith("K"):  # traced loops: `python -m kernels_xdna1 precedents`
+        return None
     if row["layer"] == "core" and row["tile_m"]:
         tile = [int(row[f"tile_{axis}"]) for axis in "mkn"]
         if name == "L1":  # another kernel: the best rate, the what-if switch

@@ -58,9 +58,8 @@ class Costs:
     run_ns: float = 2.29  # per contiguous run of a read; fitted on the array rows
     page_ns: float = 3.56  # per page opened by short runs; fitted on the array rows
 
-    better_gemm: bool = (
-        False  # the best published rate instead of the stock kernel's (a what-if, never the default)
-    )
+    better_gemm: bool = False  # what-if: products at the best published rate
+    stock_kernels: bool = False  # the rates that were assumed before the kernels were rewritten
 
     def cycles(self, seconds: float) -> float:
         return seconds * self.clock_ghz * 1e9
@@ -119,4 +118,6 @@ class Costs:
 
     def kernel_cycles(self, name: str, variant: str = "") -> float:
         """One call of a core kernel; see `lowering.time.kernels.kernel_cycles`."""
-        return kernels.kernel_cycles(name, variant, better_gemm=self.better_gemm)
+        return kernels.kernel_cycles(
+            name, variant, better_gemm=self.better_gemm, stock_kernels=self.stock_kernels
+        )

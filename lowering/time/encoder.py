@@ -61,6 +61,7 @@ def estimate_encoder(
     columns: int = 4,
     precision: str = "bf16",
     better_gemm: bool = False,
+    stock_kernels: bool = False,
     costs: Costs | None = None,
 ) -> EncoderEstimate:
     """Modelled seconds of one encoder pass on one clip, everything in one dispatch.
@@ -68,7 +69,8 @@ def estimate_encoder(
     `name_or_config`: a key of `MODELS` (also `openai/whisper-base`), an `EncoderConfig`, or a Hugging Face
     configuration (object or mapping). `context`: encoder frames, 1500 for 30 s. `precision` bf16 is what the
     overlay computes; int8 is a what-if: the products at the stock int8 kernel's rate. `better_gemm`: the
-    products at the best published bf16 rate, a what-if as well. Raises ValueError.
+    products at the best published bf16 rate, a what-if as well. `stock_kernels`: all kernels at the rates that were
+    assumed before they were rewritten. Raises ValueError.
     """
     config = encoder_config(name_or_config)
     if columns not in (1, 2, 4):
@@ -77,7 +79,7 @@ def estimate_encoder(
         raise ValueError(
             f"context {context!r}: frames are a whole number from 1 to {LARGEST_CONTEXT}, 1500 for 30 s"
         )
-    costs = costs or Costs(checked_clock(clock_ghz), better_gemm=better_gemm)
+    costs = costs or Costs(checked_clock(clock_ghz), better_gemm=better_gemm, stock_kernels=stock_kernels)
     times = time_region(encoder_region(config, context), _with_precision(costs, precision), columns)
     breakdown = {name: 0.0 for name in ("compute", "stream", "ddr", "control")}
     for op in times:
@@ -87,6 +89,7 @@ def estimate_encoder(
     inputs = {
         "op": "encoder", "model": config.name, "context": context, "clock_ghz": costs.clock_ghz,
         "columns": columns, "precision": precision, "better_gemm": costs.better_gemm,
+        "stock_kernels": costs.stock_kernels,
     }  # fmt: skip
     bound = max(("compute", "stream", "ddr", "control"), key=lambda name: breakdown[name])
     total = sum(breakdown.values())

@@ -105,8 +105,8 @@ def gemm(
     core = (
         costs.kernel_cycles("gemm_init")
         + k_blocks * step
-        + costs.kernel_cycles("gemm_params", "gelu" if gelu else "")
-        + costs.kernel_cycles("gemm_finish")
+        + costs.kernel_cycles("gemm_params", "gelu" if gelu and residual else "")
+        + costs.kernel_cycles("gemm_finish", "gelu" if gelu and not residual else "")
         + (calls + k_blocks) * costs.object_overhead
     )
     if residual:
@@ -221,8 +221,9 @@ def _op(
         "compute": costs.seconds(trips * core),
         "stream": costs.seconds(trips * streams),
         "ddr": max(costs.read_seconds(read, run), costs.write_seconds(written)),
-        # Where the controller is what one waits for, channels have run dry when their next task is pushed.
-        "control": costs.seconds(max(0, tasks - 3 * columns) * costs.push_cold),  # the others: _boundary
+        # Where the controller is what one waits for, channels have run dry when their next task is pushed, and the
+        # next task is written meanwhile.
+        "control": costs.seconds(max(0, tasks - 3 * columns) * (costs.push_cold - costs.task_cycles)),
     }
     boundary = costs.seconds(_boundary(costs, columns))
     return OpTime(

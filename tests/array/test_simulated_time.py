@@ -55,7 +55,7 @@ def test_a_push_onto_an_idle_channel_holds_up_the_next_push(monkeypatch: pytest.
     push = Shim.push
 
     def noted(self: Shim, channel: Channel, value: int, *rest: object) -> None:
-        pushed.append((channel.array.engine.now, channel.name, bool(channel.queue)))
+        pushed.append((channel.context.engine.now, channel.name, bool(channel.queue)))
         push(self, channel, value, *rest)
 
     monkeypatch.setattr(Shim, "push", noted)

@@ -14,7 +14,7 @@ from lowering.commands.commands import Dma
 from lowering.errors import LimitError
 from lowering.overlay import overlay
 from lowering.program import Program
-from lowering.steps.split import LONGEST_S, SLOWEST_GHZ, layer
+from lowering.streams.split import LONGEST_S, SLOWEST_GHZ, layer
 from lowering.time.costs import Costs
 from lowering.whisper import encoder_config, encoder_region
 from torch_xdna.devices import select
@@ -72,7 +72,8 @@ def test_layers_by_name() -> None:
 def test_the_time_of_each_dispatch_is_limited(columns: int) -> None:
     """By the model that cuts and, but for its error, by the simulator's clock."""
     case = Case("one layer", encoder(1, 256, 600))
-    simulator = Simulator(overlay(columns), costs=Costs(SLOWEST_GHZ), kernels=False)
+    costs = Costs(SLOWEST_GHZ, stock_kernels=True)  # the slow rates, which the model that cuts has
+    simulator = Simulator(overlay(columns), costs=costs, kernels=False)
 
     def seconds(program: Program) -> list[float]:
         arguments = [program.pack_weights(case.params), np.zeros(program.activations_bytes, np.uint8)]

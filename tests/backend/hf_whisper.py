@@ -56,8 +56,11 @@ def outcomes(folder: Path, device: str | None, more: list[str]) -> dict[str, str
 
 
 def is_rounding(text: str) -> bool:
-    """Whether torch.testing says that numbers differ, by no more than bf16 explains."""
-    found = re.findall(r"Greatest absolute difference: ([0-9.e+-]+)", text)
+    """Whether torch.testing, or transformers' own comparison, says that numbers differ, by no more than bf16
+    explains."""
+    found = re.findall(
+        r"(?:Greatest absolute difference|mean relative difference for \w+): ([0-9.e+-]+)", text
+    )
     return bool(found) and all(float(n) <= BF16 for n in found)
 
 

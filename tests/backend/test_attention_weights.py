@@ -34,6 +34,21 @@ def test_both_the_result_and_the_weights() -> None:
     assert aside and all("output_attentions=True" in row.reason for row in aside)
 
 
+def test_no_fallback_is_an_error_only_where_something_waits_for_it() -> None:
+    x, w = torch.randn(2, 20, 128), torch.randn(128, 128) * 128**-0.5
+    strict = {"device": "emulator", "fallback": "error"}
+    out, weights = torch.compile(_attention, backend="xdna", options=strict)(x, w)
+    assert_close(out, _attention(x, w)[0])
+    assert_close(weights, _attention(x, w)[1])
+
+    def used(x: Tensor, w: Tensor) -> Tensor:
+        out, weights = _attention(x, w)
+        return out + weights.sin().sum()
+
+    with pytest.raises(Exception, match=r"aten.sin of .* would run eager on the CPU"):
+        torch.compile(used, backend="xdna", options=strict)(x, w)
+
+
 def test_weights_that_something_else_computes_with() -> None:
     """They are a value like any other then: the device computes with them, what the device has not warns."""
 
@@ -78,7 +93,8 @@ def test_the_encoder_asked_for_attentions() -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_word_timestamps_of_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fallback", ["eager", "error"])
+def test_word_timestamps_of_the_pipeline(monkeypatch: pytest.MonkeyPatch, fallback: str) -> None:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
 
     from torch_xdna import speech
@@ -96,7 +112,8 @@ def test_word_timestamps_of_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     samples = audio.read(speech.clips()[0].path, 16_000)
     expected = asr(samples.copy(), return_timestamps="word")
-    model.model.encoder.compile(backend="xdna", options={"device": "emulator"})
+    options = {"device": "emulator", "fallback": fallback}
+    model.model.encoder.compile(backend="xdna", options=options)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = asr(samples.copy(), return_timestamps="word")

@@ -40,5 +40,7 @@ def test_what_passes_only_eager(tmp_path, capsys) -> None:
 
 def test_what_counts_as_rounding() -> None:
     assert hf_whisper.is_rounding("Greatest absolute difference: 0.0012 at index (0, 1)")
+    found = "mean relative difference for logits: 1.286e-03, torch atol = 1e-06, torch rtol = 0.0001"
+    assert hf_whisper.is_rounding(found) and not hf_whisper.is_rounding(found.replace("e-03", "e-01"))
     assert not hf_whisper.is_rounding("Greatest absolute difference: 0.3 at index (0, 1)")
     assert not hf_whisper.is_rounding("AttributeError: prepared")

@@ -57,6 +57,23 @@ def test_a_linear_layer_of_changing_lengths_is_one_dispatch() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("batch", [2, 3, 16])
+def test_time_first(batch: int) -> None:
+    """(time, batch, features), as torch's own transformer layers take it by default."""
+    module = _mlp()
+    counts = _calls(_on_array(module), module, [(n, batch, WIDTH) for n in (5, 9, 40, 61)])
+    assert counts[1:] == [1, 1, 1], counts  # the first call's sizes are fixed: a batch of 5
+
+
+@torch.no_grad()
+def test_few_clips_of_several_rows_are_a_batch() -> None:
+    """Their program is the one that a fixed batch has, which is not made again."""
+    module = nn.Linear(WIDTH, 64).eval()
+    counts = _calls(_on_array(module), module, [(n, 20, WIDTH) for n in (2, 3, 4, 5)])
+    assert counts == [2, 3, 4, 1]
+
+
+@torch.no_grad()
 def test_a_batch_of_vectors_and_a_weight_that_each_takes() -> None:
     added = nn.Parameter(torch.randn(WIDTH))
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import torch_xdna
 from torch_xdna.devices.emulator import EmulatorExecutable
-from torch_xdna.execution.weight_store import WeightStore
+from torch_xdna.execution.weight_store import AT_ONCE, ATTEMPTS, WeightStore
 
 
 class Model(nn.Sequential):
@@ -56,6 +56,14 @@ def through_numpy(m):
     m[0].weight.detach().numpy()[:] *= -2
 
 
+def one_element_through_data(m):
+    m[2].weight.data[5, 7] += 5
+
+
+def one_element_through_numpy(m):
+    m[3].weight.detach().numpy()[9] = 4
+
+
 def replace_parameter(m):
     m[0].weight = nn.Parameter(torch.randn(64, 32))
 
@@ -95,7 +103,8 @@ def copy_into(m):
 
 
 CHANGES = [
-    scale_in_place, scale_data, one_bias_through_data, through_numpy, replace_parameter, replace_data, replace_module,
+    scale_in_place, scale_data, one_bias_through_data, through_numpy, one_element_through_data,
+    one_element_through_numpy, replace_parameter, replace_data, replace_module,
     load, load_assign, optimizer_step, one_element, copy_into,
 ]  # fmt: skip
 
@@ -116,6 +125,56 @@ def test_a_change_is_noticed_before_the_next_result(change, packs):
         assert (after - before).abs().max() > 0.1
         fn(x)
     assert len(packs) == 2
+
+
+@pytest.mark.parametrize("where", [(0, 0), (511, 1023), (200, 513)])
+@pytest.mark.parametrize("how", ["data", "numpy", "inference"])
+def test_one_element_of_large_weights(how, where, packs):
+    """They are hashed beside the run: a call that was made with old ones is made again."""
+    with torch.inference_mode(how == "inference"), torch.no_grad():
+        m, x = nn.Linear(1024, 512, bias=False), torch.ones(4, 1024)
+        assert m.weight.numel() * 4 > AT_ONCE
+        fn = compiled(m)
+        before = fn(x)
+        if how == "data":
+            m.weight.data[where] += 50
+        elif how == "numpy":
+            m.weight.detach().numpy()[where] += 50
+        else:
+            m.weight[where] += 50
+        assert_close(fn(x), m(x))
+        assert (fn(x) - before).abs().max() > 40
+    assert len(packs) == 2
+
+
+def test_weights_with_others_elements_between_them():
+    """What lies between may change as it likes."""
+    count, base = [], torch.randn(600, 1024)
+    store = WeightStore(lambda params: count.append(1))
+    params = [base[:, ::2], base.T[1::2]]
+    for _ in range(2):
+        store.get(params)
+    base.numpy()[:, 1::2][0, 0] += 1  # of the second one only
+    store.get(params[:1])
+    store.get(params[:1])
+    assert len(count) == 2
+    store.get(params)
+    assert len(count) == 3
+    base.numpy()[5, 6] += 1
+    store.get(params[:1])
+    assert len(count) == 4
+
+
+def test_a_call_that_fails_says_so_and_weights_that_never_rest_end_in_a_result():
+    def restless(params):
+        params[0].numpy()[3] += 1
+        return object()
+
+    store, params, calls = WeightStore(restless), [torch.ones(1 << 20)], []
+    assert store.use(params, lambda packed: calls.append(packed) or packed) is calls[-1]
+    assert len(set(calls)) == ATTEMPTS
+    with pytest.raises(ZeroDivisionError):
+        store.use(params, lambda packed: 1 / 0)
 
 
 def test_a_parameter_made_under_inference_mode(packs):

@@ -66,9 +66,23 @@ def python_spans() -> list[str]:
 def links() -> Iterator[tuple[Path, Path]]:
     """(document, file that it links to)."""
     for path in documents():
-        for target in re.findall(r"\]\(([^)#\s]+)\)", path.read_text()):
-            if "://" not in target:
+        for target in re.findall(r"\]\(([^)#\s]*)(?:#[^)\s]*)?\)", path.read_text()):
+            if target and "://" not in target:
                 yield path, path.parent / target
+
+
+def headings(path: Path) -> set[str]:
+    """What a link behind `#` can name: GitHub's form of the document's headings."""
+    found = re.findall(r"^#+ (.*)$", _FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def fragments() -> Iterator[tuple[Path, Path, str]]:
+    """(document, document that it links to, heading)."""
+    for path in documents():
+        for target, heading in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", path.read_text()):
+            if "://" not in target:
+                yield path, path.parent / target if target else path, heading
 
 
 def _lines(block: str) -> list[str]:

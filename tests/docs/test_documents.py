@@ -33,6 +33,7 @@ CLIP = speech.clips()[0].path
 
 ROOT_RIGHTS = "needs root"
 NETWORK = "fetches from the network"
+EXAMPLE = "tests/examples runs it"
 HARDWARE = "needs an NPU; tests/npu runs it on AMD's driver with a stand-in for the kernel's"
 SERVES = "runs until it is stopped; what is asked of it runs against it, see `address`"
 SERVER = "127.0.0.1:8000"
@@ -50,6 +51,8 @@ NOT_RUN = {
     "doctor names>": NETWORK,
     "python tests/backend/hf_whisper.py FOLDER": "needs a checkout of transformers; tests/backend has a stand-in",
     "pip install -e .[dev]": NETWORK,
+    "python tests/examples/new_op.py": EXAMPLE,
+    "python tests/examples/new_device.py": EXAMPLE,
     "docker run --device /dev/accel/accel0 --group-add $(getent group render | cut -d: -f3) --cap-add IPC_LOCK "
     "--ulimit memlock=-1 ...": "needs docker and an NPU",
     ".venv/bin/torch-xdna build-overlay": "needs Peano and mlir-aie; tests/overlay runs it on stand-ins",
@@ -65,6 +68,15 @@ CHEAPER = {
     "make demo": ["make -n demo", "python -m torch_xdna.speech.demo"],
     'make demo TORCH="torch==2.13.0+cpu --extra-index-url=..."': ["make -n demo TORCH=torch"],
     "make test": ["make -n test"],  # this suite
+    "make test SEED=123": ["make -n test SEED=123"],
+    "make lint": ["make -n lint"],  # a test for each of its tools is in the suite or in make test
+    "make format": ["make -n format"],
+    "make docs": ["make -n docs"],  # tests/docs/test_api.py builds them
+    "python -m pytest tests/golden --update": ["python -m pytest tests/golden --collect-only -q"],
+    "python -m kernels_xdna1 count": ["python -m kernels_xdna1 --help"],  # writes into the package
+    "python -m pytest tests/backend/test_names.py -q": [
+        "python -m pytest tests/backend/test_names.py --collect-only -q"
+    ],
     "make matrix": ["make -n matrix", "python tests/matrix.py --list"],  # environments of 5 GB
     "make bench": ["make -n bench"],
     'make bench SELECT="base and fc1"': [
@@ -263,3 +275,8 @@ def test_statements_need_no_other_import(folder: Path, statement: str) -> None:
 def test_links() -> None:
     gone = [f"{path.name}: {target}" for path, target in documents.links() if not target.exists()]
     assert not gone
+    fragments = list(documents.fragments())
+    unknown = [
+        f"{path.name}: {to}#{name}" for path, to, name in fragments if name not in documents.headings(to)
+    ]
+    assert not unknown and len(fragments) > 1

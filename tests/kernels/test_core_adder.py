@@ -44,7 +44,7 @@ OPS: dict[str, tuple[Op, set[str], float, float]] = {
     "product, gelu": (
         lambda core, random: product(core, random, gelu=True), {"gemm_params"}, 0.999, 2e-5),
     "product, residual": (with_residual, {"gemm_residual"}, 0.999, 2e-5),
-    "attention": (attention, {"attn_q", "attn_init", "attn_k", "attn_finish"}, 0.999, 2e-5),
+    "attention": (attention, {"attn_q", "attn_init", "attn_k", "attn_finish"}, 0.999, 2e-4),
     "layer_norm": (layer_norm, {"row_stats", "row_apply"}, 0.999, 2e-5),
     "softmax": (
         lambda core, random: core.rows(1, rounded(random.standard_normal((256, 200)) * 3)), set(), 0.999, 2e-5),

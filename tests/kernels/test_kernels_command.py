@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from kernels_xdna1 import contract, description, peano_build
+from kernels_xdna1 import contract, cycles, description, peano_build, precedents
 from kernels_xdna1.__main__ import main
 
 
@@ -12,7 +12,22 @@ def test_table_lists_every_kernel(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
     assert all(kernel.name in out for kernel in description.KERNELS)
-    assert "modelled" in out and "5504" in out
+    assert "modelled" in out and f"{cycles.cycles('gemm_step'):.0f}" in out and "5427" in out
+
+
+def test_table_lists_every_loop_with_what_bounds_it(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    for loop in cycles.loops("attn_k"):
+        line = next(line for line in out.splitlines() if line.startswith("│ attn_k") and loop["name"] in line)
+        assert all(f" {loop[key]} " in line for key in ("trips", "mii", "ii", "bound")), line
+
+
+def test_precedents_are_shown_with_their_errors(capsys):
+    assert main(["precedents"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(p.kernel.split(",")[0] in out for p in precedents.PRECEDENTS)
+    assert "without its own rows: median error" in out
 
 
 def test_build_says_that_peano_is_missing(monkeypatch, capsys):

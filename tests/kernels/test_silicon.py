@@ -26,7 +26,7 @@ def test_vector_conversion_agrees_with_the_scalar_rule(kernels):
     expected = silicon.round_to_bf16(kernels, inputs, 12)
     core = Core(kernels)
     core.header(1, w7=1 << 20, w8=1)
-    core.hdr[32] = 0
+    core.hdr[32:34] = 0
     core.acc[:] = to_sums(np.resize(inputs, 4096).view(np.float32).reshape(64, 64))
     core.call("gemm_finish", core.acc, core.c, core.hdr, 0, 0)
     got = to_bf16(from_a_order(core.c)).reshape(-1)[: len(inputs)]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from lowering import lower
+from lowering.buffers import Forms, Pattern
 from lowering.commands.commands import Dma
 from lowering.program import Program
-from lowering.streams.descriptors import Forms, Pattern, fit
+from lowering.streams.descriptors import fit
 from torch_xdna.selftest.cases import Case, all_cases
 
 

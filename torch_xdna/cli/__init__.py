@@ -21,6 +21,11 @@ COMMANDS = {
         "torch_xdna.cli.serve",
         "Serve transcription over HTTP: OpenAI's interface, whisper.cpp's, a page.",
     ),
+    "evaluate": (
+        "torch_xdna.cli.evaluate",
+        "Word error rate and speed on your own recordings.",
+    ),
+    "export": ("torch_xdna.cli.export", "Write an encoder as one file that runs without torch."),
     "explain": ("torch_xdna.cli.explain", "Show where each op of a model's encoder runs, and why."),
     "devices": ("torch_xdna.cli.devices", "List the devices and whether each is usable here."),
     "disasm": ("torch_xdna.cli.disasm", "Print an instruction stream in readable form."),

@@ -29,7 +29,11 @@ from torch_xdna.errors import XdnaError
     "--output", type=click.Path(path_type=Path), default=None, help="Where; default: the user's cache."
 )
 @click.option("--force", is_flag=True, help="Build even if it is there.")
-@click.option("--any-toolchain", is_flag=True, help="Build also with versions that are known to be bad.")
+@click.option(
+    "--any-toolchain",
+    is_flag=True,
+    help="Build also with versions that are known to be bad, and with soft floats.",
+)
 @click.option(
     "--level", type=click.Choice(["-O2", "-O1"]), default="-O2", show_default=True, help="Of optimisation."
 )

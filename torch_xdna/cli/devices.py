@@ -9,14 +9,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from torch_xdna.devices import NAMES, describe, select, unusable
+from torch_xdna.devices import describe, names, select, unusable
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
     """List the devices, whether each is usable here, and which one `auto` takes."""
-    reasons = {name: unusable(name) for name in NAMES if name != "auto"}
+    reasons = {name: unusable(name) for name in names() if name != "auto"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the reason is in the table
         chosen = select("auto").name

@@ -11,6 +11,11 @@ from rich.markup import escape
 
 from torch_xdna.doctor import Check, diagnose, usable
 
+# As `torch_xdna.dump.REMEDY`; that module needs torch, which not every machine has that asks.
+REMEDY = (
+    "set TORCH_XDNA_DUMP=FOLDER, run again, and attach the folder to a bug report "
+    "(it holds no weights and no inputs)"
+)
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "dim"}
 
 
@@ -44,3 +49,4 @@ def _show(checks: list[Check]) -> None:
     else:
         first = next(c for c in checks if c.status not in ("ok", "warning"))
         console.print(f"\nThe NPU is not usable yet; start with: {first.name}.")
+    console.print(f"Is something else wrong? {REMEDY[0].upper()}{REMEDY[1:]}.")

@@ -84,16 +84,26 @@ def gemm(
 @click.option("--precision", type=click.Choice(["bf16", "int8"]), default="bf16", show_default=True,
               help="bf16 is what the overlay computes; int8 is a what-if.")  # fmt: skip
 @click.option("--better-gemm", is_flag=True, help="What-if: products at the best published single-core rate.")
+@click.option(
+    "--stock-kernels", is_flag=True, help="Kernels at the rates assumed before they were rewritten."
+)
 @_clock
 @_json
 def encoder(
-    model: str, context: int, columns: str, precision: str, better_gemm: bool, clock_ghz: float, as_json: bool
+    model: str,
+    context: int,
+    columns: str,
+    precision: str,
+    better_gemm: bool,
+    stock_kernels: bool,
+    clock_ghz: float,
+    as_json: bool,
 ) -> None:
     """A Whisper encoder (tiny, base, small, ...) on our overlay, in one dispatch."""
     estimate = _asked(
         lambda: estimate_encoder(
             model, context=context, clock_ghz=clock_ghz, columns=int(columns), precision=precision,
-            better_gemm=better_gemm,
+            better_gemm=better_gemm, stock_kernels=stock_kernels,
         )
     )  # fmt: skip
     _show(estimate, f"encoder {model}, context {context}, {columns} columns, {precision}", as_json)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch_xdna.speech.pipeline import Job
     from torch_xdna.speech.transcriber import Transcriber
 
-# Not torch_xdna.devices.NAMES: `--help` would wait for nothing else, and a test compares the two.
+# Not torch_xdna.devices.names(): `--help` would wait for nothing else, and a test compares the two.
 DEVICES = ("auto", "npu", "emulator", "array")
 FORMATS = ("text", "json", "srt", "vtt", "tsv")
 TASKS = ("transcribe", "translate")
@@ -37,7 +37,9 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells say it
     "[default: the shipped checkpoint]",
 )
 @click.option(
-    "--language", help="What is spoken: a code or name, as es or Spanish.  [default: detected per file]"
+    "--language",
+    help="What is spoken: a code or name, as es or Spanish. A window of up to 30 s, the model's context, has one: what "
+    "is said in another one within it is translated or lost.  [default: detected per window]",
 )
 @click.option(
     "--task",
@@ -224,7 +226,7 @@ def _duration(job: Job) -> float:
 
 def _load(model: str | None, device: str, decoder: str, context: str) -> Transcriber:
     from torch_xdna import devices, speech
-    from torch_xdna.speech.transcriber import load
+    from torch_xdna.speech.opening import load
 
     devices.select(device)  # an unusable device is said before a model is loaded
     _say_if_off(device)

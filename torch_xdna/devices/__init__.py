@@ -10,10 +10,10 @@ from types import ModuleType
 from torch_xdna.devices.base import Device, Executable, Stats
 from torch_xdna.errors import DeviceError
 
-__all__ = ["NAMES", "Device", "Executable", "Stats", "select", "unusable"]
+__all__ = ["DEVICES", "Device", "Executable", "Stats", "names", "select", "unusable"]
 
-# name -> (module, class, the options that its constructor takes, one line for people)
-_DEVICES = {
+# name -> (module, class, the options that its constructor takes, one line for people). A new device is a line here.
+DEVICES: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "npu": (
         "torch_xdna.devices.npu.device",
         "NpuDevice",
@@ -33,12 +33,16 @@ _DEVICES = {
         "a simulator of the array that executes the NPU's instruction words; slow",
     ),
 }
-NAMES = ("auto", *_DEVICES)
+
+
+def names() -> tuple[str, ...]:
+    """What the option `device` may be: `auto`, and each device of the table."""
+    return ("auto", *DEVICES)
 
 
 def __getattr__(name: str) -> ModuleType:
     """`torch_xdna.devices.npu` without an import of its own, as `torch_xdna.devices.npu.reset()` is typed."""
-    if name in _DEVICES:
+    if name in DEVICES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -74,7 +78,8 @@ def unusable(
     iterated: bool = True,
     split: str | None = None,
 ) -> str | None:
-    """Why the device can't be used here, in one sentence, or None if it can."""
+    """Why the device can't be used here, in one sentence, or None if it can. `name`, columns, overlay, iterated and
+    split: as for `select`."""
     try:
         _make(name, columns, overlay, iterated, split)
     except DeviceError as error:
@@ -84,14 +89,14 @@ def unusable(
 
 def describe(name: str) -> str:
     """One line about a device, for people."""
-    return _DEVICES[name][3]
+    return DEVICES[name][3]
 
 
 @functools.cache
 def _make(name: str, columns: int, overlay: str | None, iterated: bool, split: str | None) -> Device:
-    if name not in _DEVICES:
-        raise DeviceError(f"there is no device '{name}'; the devices are {', '.join(NAMES)}")
-    module, cls, takes, _ = _DEVICES[name]
+    if name not in DEVICES:
+        raise DeviceError(f"there is no device '{name}'; the devices are {', '.join(names())}")
+    module, cls, takes, _ = DEVICES[name]
     options = {"columns": columns, "overlay": overlay, "iterated": iterated, "split": split}
     try:
         make = getattr(importlib.import_module(module), cls)

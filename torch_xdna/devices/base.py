@@ -29,7 +29,7 @@ class Stats:
 
 
 def counted(stats: Sequence[Stats]) -> dict[str, int]:
-    """Dispatches, overlay changes and, where a device syncs, bytes synced; empty if nothing was submitted."""
+    """Sums of `stats`: dispatches, overlay changes and, where a device syncs, bytes; empty if nothing was sent."""
     names = {
         "dispatches": "dispatches",
         "overlay_changes": "overlay_changes",
@@ -59,7 +59,7 @@ class Executable(Protocol):
         """
 
     def run(self, inputs: Sequence[Tensor], packed: Any) -> list[Tensor]:
-        """Run every clip of a batch.
+        """Run every clip of a batch. `packed`: what `pack` gave.
 
         Inputs (batch, rows, cols) in the order of `Region.inputs`, any floating dtype, any strides; outputs
         (batch, rows, cols) in the order of `Region.outputs`, fp32 or bf16 (the backend casts to eager's).

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch_xdna import speech
 from torch_xdna.distributed.claims import Claims
 from torch_xdna.speech.engine import Engine, Wanted
-from torch_xdna.speech.transcriber import load
+from torch_xdna.speech.opening import load
 
 
 class Checkpoint:

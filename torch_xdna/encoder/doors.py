@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowering import lower
+from lowering.errors import LoweringError
 from lowering.ops import Region
 from torch_xdna.errors import DeviceError
 
@@ -43,10 +44,20 @@ class Door:
         loaded = self.loaded(program)
         return lambda params: loaded(program.pack_weights(params))
 
+    def check(self, kinds: Iterable[str]) -> None:
+        """Whether the overlay can do these steps. Raises DeviceError."""
+        try:
+            if self.name != "emulator":
+                self._device.variant.check(kinds)
+        except LoweringError as error:
+            raise DeviceError(f"device '{self.name}' can't take this encoder: {error}") from error
+
     def loaded(self, program: Program) -> Callable[[np.ndarray], Run]:
         """Give it packed weights (uint8, `Program.pack_weights`)."""
         if self.name == "npu":
-            on_npu = self._device.load(program)
+            from torch_xdna.devices import npu
+
+            on_npu = npu.load(self._device, program)
 
             def run_on_npu(packed: np.ndarray) -> Run:
                 weights = on_npu.upload(packed)

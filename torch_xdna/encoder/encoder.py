@@ -64,20 +64,8 @@ class Encoder:
         `frames`: an even number, at most twice the context (3000 for 30 s). Raises XdnaError for another shape and
         DeviceError where the device fails.
         """
-        mel = np.asarray(mel)
-        mel = mel[None] if mel.ndim == 2 else mel
-        frames = mel.shape[-1] if mel.ndim == 3 else 0
-        if (
-            mel.ndim != 3
-            or mel.shape[1] != self.config.mel
-            or frames % 2
-            or not 0 < frames <= 2 * self.context
-        ):
-            raise XdnaError(
-                f"the encoder can't take features of shape {mel.shape}: it wants (clips, {self.config.mel} mel bins, "
-                f"frames) with an even number of frames up to {2 * self.context}; use the model's own feature "
-                "extractor"
-            )
+        mel = checked_mel(mel, self.config.mel, self.context)
+        frames = mel.shape[-1]
         if not len(mel):
             return np.zeros((0, frames // 2, self.config.width), np.float32)
         clips = [[np.ascontiguousarray(clip.T, np.float32)] for clip in mel]
@@ -104,8 +92,26 @@ class Encoder:
                     raise DeviceError(
                         f"device '{self.door.name}' can't take this encoder at context {context}: {error}"
                     ) from error
-                run = pack(_Cut(self._weights, context))
+                run = pack(cut(self._weights, context))
                 while len(self._runs) >= LENGTHS_KEPT:
                     del self._runs[next(iter(self._runs))]
             self._runs[context] = run  # last: the youngest
             return run
+
+
+def checked_mel(mel: np.ndarray, bins: int, context: int) -> np.ndarray:
+    """As (clips, bins, frames). Raises XdnaError for another shape than an encoder takes."""
+    mel = np.asarray(mel)
+    mel = mel[None] if mel.ndim == 2 else mel
+    frames = mel.shape[-1] if mel.ndim == 3 else 0
+    if mel.ndim != 3 or mel.shape[1] != bins or frames % 2 or not 0 < frames <= 2 * context:
+        raise XdnaError(
+            f"the encoder can't take features of shape {mel.shape}: it wants (clips, {bins} mel bins, frames) with an "
+            f"even number of frames up to {2 * context}; use the model's own feature extractor"
+        )
+    return mel
+
+
+def cut(weights: Mapping[str, np.ndarray], context: int) -> Mapping[str, np.ndarray]:
+    """The weights for a context: only the position embedding changes."""
+    return _Cut(weights, context)

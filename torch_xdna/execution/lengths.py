@@ -1,11 +1,12 @@
-"""Regions of one row per clip whose symbolic batch may be a length: all rows at once, not a dispatch for each.
+"""Regions whose symbolic batch may be a length: all rows of a call run at once, not a dispatch for each.
 
 A graph's symbolic first dimension is a batch to the device: one clip a dispatch. Where it is a number of tokens
-in truth (a linear layer over (1, n, 256), which arrives as (n, 256)), a clip is a single row. If each row of the
-region's results depends on the same row of its inputs alone, all clips' rows may as well be one matrix. It is
-lowered when a call needs it, for the next of few numbers of rows (`ROWS`; more rows are several dispatches), so
-that lengths that keep changing cost five programs and packings at most. Clips of several rows stay a dispatch
-each: there the first dimension is taken at its word, and the program is shared with calls of a fixed batch.
+in truth (a linear layer over (1, n, 256), which arrives as (n, 256); (time, batch, features), as torch's own
+transformer layers take it), a clip is a row or a few. If each row of the region's results depends on the same row of
+its inputs alone, all clips' rows may as well be one matrix. It is lowered when a call needs it, for the next of few
+numbers of rows (`ROWS`; more rows are several dispatches), so that lengths that keep changing cost five programs and
+packings at most. Few clips of several rows stay a dispatch each: their program is the one that calls of a fixed batch
+have.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lowering.errors import LoweringError
+from lowering.limits import BLOCK
 from lowering.ops import Add, Gelu, LayerNorm, Linear, Param, Region, Softmax
 
 ROWS = (64, 128, 256, 512, 1024)  # numbers of rows that a region is lowered for
 REASON = "symbolic: all rows of a call at once"
+FEW = 4  # clips of several rows that are a batch and no length
 _BY_ROW = (Linear, Gelu, LayerNorm, Softmax, Add)
 
 
@@ -34,18 +37,22 @@ class Runs(Protocol):
 
 
 def by_row(region: Region, batch: Any) -> bool:
-    """Whether to run all clips' rows as one matrix: the batch is symbolic, a clip is one row, no op mixes rows."""
+    """Whether to run all clips' rows as one matrix: the batch is symbolic, clips are shorter than a block, and no op
+    mixes rows."""
+    rows = {v.rows for v in region.values}
     return (
         not isinstance(batch, int)
         and bool(region.inputs)
-        and all(v.rows == 1 for v in region.values)
+        and len(rows) == 1
+        and max(rows) < BLOCK
         and all(isinstance(op, _BY_ROW) for op in region.ops)
+        and (rows == {1} or not _added(region))
     )
 
 
 def with_rows(region: Region, rows: int) -> Region:
     """The region for `rows` rows; a parameter that is added to each clip's one row is added to all of them."""
-    added = {op.y for op in region.ops if isinstance(op, Add) and isinstance(op.y, str)}
+    added = _added(region)
     return replace(
         region,
         values=tuple(replace(v, rows=rows) for v in region.values),
@@ -53,12 +60,16 @@ def with_rows(region: Region, rows: int) -> Region:
     )
 
 
+def _added(region: Region) -> set[str]:
+    return {op.y for op in region.ops if isinstance(op, Add) and isinstance(op.y, str)}
+
+
 class ByRow:
-    """A region of one row for any number of clips. `prepare` gives the region for a number of rows; raises
+    """A region of `clip` rows for any number of clips. `prepare` gives the region for a number of rows; raises
     LoweringError if the device takes none of `ROWS`."""
 
-    def __init__(self, prepare: Callable[[int], Runs]) -> None:
-        self._prepare = prepare
+    def __init__(self, prepare: Callable[[int], Runs], clip: int) -> None:
+        self._prepare, self._clip = prepare, clip
         self._prepared: dict[int, Runs] = {}
         self._rows = ROWS[: 1 + self._largest()]
 
@@ -72,11 +83,14 @@ class ByRow:
         return self
 
     def run(self, inputs: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
-        """Inputs and results: (clips, 1, columns)."""
+        """Inputs and results: (clips, rows of a clip, columns)."""
         clips = inputs[0].shape[0]
-        rows = next((r for r in self._rows if r >= clips), self._rows[-1])
-        results = self._for(rows).run([_padded(t, rows) for t in inputs], sources)
-        return [r.flatten(0, 1)[:clips].clone().unsqueeze(1) for r in results]
+        if self._clip > 1 and clips <= FEW:
+            return self._for(self._clip).run(inputs, sources)
+        total = clips * self._clip
+        rows = next((r for r in self._rows if r >= total), self._rows[-1])
+        results = self._for(rows).run([_padded(t, total, rows) for t in inputs], sources)
+        return [r.flatten(0, 1)[:total].clone().view(clips, self._clip, -1) for r in results]
 
     def _largest(self) -> int:
         """The place in `ROWS` of the most rows that the device takes: known before the first call."""
@@ -95,12 +109,12 @@ class ByRow:
         return found
 
 
-def _padded(t: Tensor, rows: int) -> Tensor:
-    """(clips, 1, columns) as (dispatches, rows, columns), zeros at the end."""
-    clips, _, columns = t.shape
-    count = -(-clips // rows)
-    if clips == count * rows:
-        return t.reshape(count, rows, columns)
-    padded = t.new_zeros(count * rows, columns)
-    padded[:clips] = t[:, 0]
-    return padded.view(count, rows, columns)
+def _padded(t: Tensor, total: int, rows: int) -> Tensor:
+    """(clips, rows of a clip, columns) as (dispatches, rows, columns), zeros at the end."""
+    count = -(-total // rows)
+    flat = t.reshape(total, t.shape[-1])
+    if total == count * rows:
+        return flat.reshape(count, rows, -1)
+    padded = flat.new_zeros(count * rows, t.shape[-1])
+    padded[:total] = flat
+    return padded.view(count, rows, -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -52,7 +53,9 @@ class RegionCall(nn.Module):
         recipes = recipes_of(part.weights, sources)
         self.prepared: Runs
         if by_row(region, part.batch):
-            self.prepared = ByRow(lambda rows: _prepared_rows(device, region, recipes, rows))
+            self.prepared = ByRow(
+                lambda rows: _prepared_rows(device, region, recipes, rows), region.values[0].rows
+            )
         else:
             self.prepared = _prepared(device, region, recipes)
         self._inputs = [
@@ -93,9 +96,11 @@ class Prepared:
         self.weights = WeightStore(lambda sources: pack(executable, recipes, sources))
 
     def run(self, inputs: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
-        packed = self.weights.get(sources)
-        with device_range(self._name):
-            return self.executable.run(inputs, packed)
+        def once(packed: Any) -> list[Tensor]:
+            with device_range(self._name):
+                return self.executable.run(inputs, packed)
+
+        return self.weights.use(sources, once)
 
 
 _PREPARED: weakref.WeakValueDictionary[tuple, Prepared] = weakref.WeakValueDictionary()

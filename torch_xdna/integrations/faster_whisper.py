@@ -23,6 +23,7 @@ from torch_xdna.encoder.doors import NAMES, open_door
 from torch_xdna.encoder.encoder import Encoder
 from torch_xdna.encoder.weights import Ct2Weights
 from torch_xdna.errors import DeviceError, SettingsError, XdnaError
+from torch_xdna.exported.load import Exported, load
 
 try:
     import ctranslate2
@@ -46,7 +47,7 @@ class XdnaEncoding:
     is replaced by CTranslate2's encoder, with a warning that says why; with fallback="error" the call raises.
     """
 
-    xdna_encoder: Encoder | None = None
+    xdna_encoder: Encoder | Exported | None = None
     fallback: str = "eager"
     _failed: bool = False
 
@@ -75,6 +76,7 @@ class WhisperModel(XdnaEncoding, faster_whisper.WhisperModel):
     device: auto (the NPU if it is usable here, else the emulator with one warning that says why), npu, emulator,
         array. cpu and cuda are CTranslate2's: everything as in faster-whisper, for comparison.
     columns: how many columns of the array to use: 4, 2 or 1.
+    encoder: a file of `torch-xdna export`, to start sooner; None makes the encoder from the model's own weights.
     fallback: `eager` runs CTranslate2's encoder when the device fails while it works, `error` raises DeviceError.
 
     Everything else is faster-whisper's; `compute_type` and `cpu_threads` are the decoder's. Threads may share it.
@@ -97,6 +99,7 @@ class WhisperModel(XdnaEncoding, faster_whisper.WhisperModel):
         *,
         columns: int = 4,
         fallback: str = "eager",
+        encoder: str | Path | None = None,
         **model_kwargs: Any,
     ) -> None:
         if device not in (*NAMES, *THEIRS):
@@ -107,9 +110,14 @@ class WhisperModel(XdnaEncoding, faster_whisper.WhisperModel):
             raise SettingsError(f"fallback is '{fallback}'; valid values: 'eager', 'error'")
         self.fallback = fallback
         ours = device in NAMES
-        door = (
-            open_door(device, columns) if ours else None
-        )  # an unusable device is said before anything is loaded
+        if encoder is not None:
+            if not ours or device == "emulator":
+                raise SettingsError(
+                    f"encoder={str(encoder)!r} runs on npu or array, not on '{device}'; leave it out"
+                )
+            self.xdna_encoder = load(encoder, "npu" if device == "auto" else device)
+        # An unusable device is said before anything is loaded.
+        door = open_door(device, columns) if ours and encoder is None else None
         path = str(model_size_or_path)
         if files:
             files = {name: _content(file) for name, file in files.items()}
@@ -135,7 +143,17 @@ class WhisperModel(XdnaEncoding, faster_whisper.WhisperModel):
             **model_kwargs,
         )
         if self.xdna_encoder is not None:
+            self._check_sizes(path)
             self.xdna_encoder.prepare()
+
+    def _check_sizes(self, path: str) -> None:
+        """An exported encoder of another model would write nonsense."""
+        found = self.xdna_encoder
+        if isinstance(found, Exported) and found.mel != self.model.n_mels:
+            raise XdnaError(
+                f"the exported encoder of {found.source['name']} takes {found.mel} mel bins and {path} makes "
+                f"{self.model.n_mels}; export the encoder of this model"
+            )
 
 
 def _weights(path: str, files: dict[str, Any] | None) -> Ct2Weights:

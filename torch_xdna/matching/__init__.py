@@ -24,7 +24,7 @@ def _product(plain: Matcher) -> Matcher:
     return lambda state, node: attention.written_out(state, node) or plain(state, node)
 
 
-MATCHERS: Mapping[object, Matcher] = {
+MATCHERS: dict[object, Matcher] = {
     aten.linear.default: linear.linear,
     aten.addmm.default: linear.addmm,
     aten.mm.default: _product(linear.mm),

@@ -11,7 +11,7 @@ from lowering import lower
 from lowering.commands.commands import Dma
 from lowering.errors import LoweringError
 from lowering.ops import Conv1d, Region
-from lowering.steps.split import LONGEST_S, SLOWEST_GHZ
+from lowering.streams.split import LONGEST_S, SLOWEST_GHZ
 from lowering.time import Costs
 from lowering.time.estimate import dispatch_seconds
 from lowering.time.gemm import checked_clock
@@ -121,6 +121,9 @@ def profile_regions(
         host_counts = {name: sum(times.counts.get(name, 0.0) for times in measured) for name in sorted(names)}
     closed_total = _closed_seconds(regions, costs, columns) + per_dispatch * dispatches
     better = _closed_seconds(regions, Costs(clock_ghz, better_gemm=True), columns) + per_dispatch * dispatches
+    stock = (
+        _closed_seconds(regions, Costs(clock_ghz, stock_kernels=True), columns) + per_dispatch * dispatches
+    )
     return Profile(
         name or regions[0].name, tuple(ops), begin, clock_ghz, columns,
         source="array simulator" if simulate else "closed form",
@@ -128,6 +131,7 @@ def profile_regions(
         dispatches=dispatches, dispatch_seconds=per_dispatch * dispatches, overlay_changes=0,
         instruction_bytes=instruction_bytes or None, weight_bytes=weight_bytes or None,
         closed_form_seconds=closed_total, better_gemm_seconds=better,
+        stock_kernels_seconds=stock,
         host_counts=host_counts or {}, host_device=device,
         host_seconds=sum(m.seconds for m in measured) if device is not None else None,
         core_seconds=work, trace=traces or None,

@@ -9,10 +9,10 @@ from typing import Any
 
 from lowering.limits import CORE_ROWS
 from lowering.time.costs import Costs
-from lowering.time.kernels import STOCK_STEP
+from lowering.time.kernels import kernel_cycles
 
 PEAK_FLOP = 256  # bf16 operations per cycle and core
-STOCK_SHARE = 64**3 / STOCK_STEP / 128  # of peak, the stock kernel at 64 x 64 x 64
+PRODUCT_SHARE = 64**3 / kernel_cycles("gemm_step") / 128  # of peak, our product of 64 x 64 x 64, modelled
 READ_GBS = Costs.read_gbs
 _LAYER = re.compile(r"^(?:.*\.)?layers\.(\d+)\.(.*)$")
 
@@ -73,6 +73,7 @@ class Profile:
     weight_bytes: int | None = None
     closed_form_seconds: float | None = None
     better_gemm_seconds: float | None = None
+    stock_kernels_seconds: float | None = None  # with the kernels of before, at the rates assumed then
     host_device: str | None = None
     host_seconds: float | None = None
     host_counts: dict[str, float] = field(default_factory=dict)  # per call: what the device was asked for
@@ -126,6 +127,7 @@ class Profile:
             "bytes_moved": self.bytes,
             "closed_form_seconds": self.closed_form_seconds,
             "better_gemm_seconds": self.better_gemm_seconds,
+            "stock_kernels_seconds": self.stock_kernels_seconds,
             "host_device": self.host_device,
             "host_seconds": self.host_seconds,
             "host_per_call": self.host_counts,

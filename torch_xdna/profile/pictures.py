@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lowering.time.encoder import estimate_encoder
-from torch_xdna.profile.model import READ_GBS, STOCK_SHARE, OpProfile, Profile
+from torch_xdna.profile.model import PRODUCT_SHARE, READ_GBS, OpProfile, Profile
 
 COLOURS = {
     "gemm": "#4477aa", "attention": "#ee6677", "layer_norm": "#228833", "conv": "#66ccee",
@@ -76,15 +76,15 @@ def timeline(profile: Profile, path: Path, window: tuple[float, float] | None = 
 
 
 def roofline(profile: Profile, path: Path) -> None:
-    """Every product over its operations per byte moved, under the roofs of array, stock kernel and DDR."""
+    """Every product over its operations per byte moved, under the roofs of array, product kernel and DDR."""
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     intensity = np.geomspace(4, 1000, 200)
     peak = profile.peak_gflops
     axes.loglog(intensity, np.minimum(peak, intensity * READ_GBS), color="black", lw=1)
     axes.text(intensity[-1], peak * 1.05, f"peak {peak:.0f} GFLOPS", ha="right", fontsize=8)
-    axes.axhline(peak * STOCK_SHARE, color="black", lw=0.8, ls="--")
-    axes.text(intensity[0], peak * STOCK_SHARE * 1.03, "stock GEMM kernel", fontsize=8)
+    axes.axhline(peak * PRODUCT_SHARE, color="black", lw=0.8, ls="--")
+    axes.text(intensity[0], peak * PRODUCT_SHARE * 1.03, "product kernel, modelled", fontsize=8)
     axes.annotate(
         f"DDR reads {READ_GBS:g} GB/s", (10, 10 * READ_GBS), (8, -4), textcoords="offset points", fontsize=8
     )

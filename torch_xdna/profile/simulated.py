@@ -53,7 +53,7 @@ class Simulated:
     def work(self, costs: Costs) -> dict[str, float]:
         """Cycles of a mean core by what it does (`WORK`), waiting included; they add up to the whole run."""
         found: dict[str, float] = defaultdict(float)
-        product, cores = costs.kernel_cycles("gemm_step"), set()
+        product, rounding, cores = costs.kernel_cycles("gemm_step"), costs.kernel_cycles("gemm_finish"), set()
         for track, name, start, end in self.spans:
             if not is_core(track):
                 continue
@@ -61,6 +61,9 @@ class Simulated:
             called = _KERNEL.search(name)
             kernel = called.group(1) if called else ""
             found[WORK.get(kernel, "other kernels")] += end - start
+            if kernel == "gemm_finish" and end - start > 2 * rounding:  # GELU on the way
+                found[WORK["gemm_params"]] += end - start - rounding
+                found[WORK["gemm_finish"]] -= end - start - rounding
             if kernel == "attn_k":
                 found[WORK["gemm_step"]] += product
                 found[WORK["attn_k"]] -= product

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from torch_xdna.profile.model import STOCK_SHARE, OpProfile, Profile, median_of
+from torch_xdna.profile.model import PRODUCT_SHARE, OpProfile, Profile, median_of
 
 WIDE = 100  # columns of a terminal that has room for the whole table
 MOST = 4  # kinds of op that the summary names
@@ -50,9 +50,10 @@ def headline(profile: Profile) -> list[str]:
             f", {profile.instruction_bytes / 1e3:.0f} KB of instructions" if profile.instruction_bytes else ""
         ),
     ]
-    if profile.better_gemm_seconds:
+    if profile.better_gemm_seconds and profile.stock_kernels_seconds:
         lines.append(
-            f"{_ms(profile.better_gemm_seconds)} ms with the best published GEMM kernel, not the stock one"
+            f"closed form: {_ms(profile.stock_kernels_seconds)} ms with the kernels of before at their rates, "
+            f"{_ms(profile.better_gemm_seconds)} ms with the best published GEMM kernel"
         )
     if profile.host_seconds is not None:
         lines.append(f"measured on this machine's {profile.host_device}: {_ms(profile.host_seconds)} ms")
@@ -108,7 +109,7 @@ def _limit(profile: Profile) -> str:
     ranked = sorted(needs, key=lambda name: -needs[name])
     if len(ranked) < 2:
         return ""
-    kernel = f" (stock GEMM kernel: {STOCK_SHARE:.0%} of peak)" if ranked[0] == "compute" else ""
+    kernel = f" (the product kernel: {PRODUCT_SHARE:.0%} of peak)" if ranked[0] == "compute" else ""
     share = needs[ranked[1]] / profile.seconds
     return f"{NAMES[ranked[0]]} decide{kernel}; {NAMES[ranked[1]]} alone would take {share:.0%} of the time"
 
@@ -117,6 +118,7 @@ def notes(profile: Profile) -> list[str]:
     """What a reader needs to judge the numbers."""
     return [
         "of peak: useful products over 128 MAC/cycle/core; busy: cores in kernels; bound: what is longest alone (next)",
+        "kernels: loops scheduled for the core, with what compilers lost on traced ones (python -m kernels_xdna1)",
     ]
 
 

@@ -10,13 +10,13 @@ from functools import cached_property
 import numpy as np
 
 from lowering import Program, lower
+from lowering.buffers import Forms
 from lowering.commands.commands import Dma, Wait
 from lowering.commands.encode import encode
 from lowering.commands.registers import MM2S
 from lowering.host_data.bf16 import round_bf16
 from lowering.limits import BLOCK, CORE_ROWS
 from lowering.ops import Attention, Gelu, LayerNorm, Param, Softmax
-from lowering.streams.descriptors import Forms
 from torch_xdna.selftest.cases import Case, add_region, linear, single
 
 LINEAR = Forms(wrapped=False, repeated=False, iterated=False)

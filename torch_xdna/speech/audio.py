@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from torch_xdna.speech.recordings.data import Truncated
 from torch_xdna.speech.recordings.decode import (
     Damage,
     NoAudio,
@@ -23,7 +24,7 @@ from torch_xdna.speech.recordings.decode import (
     header_seconds,
     reason,
 )
-from torch_xdna.speech.recordings.parts import Part, Truncated, parts
+from torch_xdna.speech.recordings.parts import Part, parts
 from torch_xdna.speech.recordings.source import AudioError, is_stored, label, opened, shown
 
 __all__ = ["AudioError", "AudioWarning", "duration", "read", "read_blocks", "shown"]
@@ -44,8 +45,8 @@ class AudioWarning(UserWarning):
 
 
 def read_blocks(path: str | Path, rate: int, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.ndarray]:
-    """Yields float32 arrays (samples,), mono (the mean of the channels), resampled to `rate` Hz. `path` may be a
-    named pipe, and "-" for standard input.
+    """Yields float32 arrays (samples,), mono (the mean of the channels), resampled to `rate` Hz, of about
+    `block_seconds` each. `path` may be a named pipe, and "-" for standard input.
 
     Raises AudioError for a recording that is missing, empty, not audio, known to be truncated (before the first
     block), or that holds samples which are no numbers or far beyond full scale. Warns (AudioWarning) of channels that
@@ -60,14 +61,14 @@ def read_blocks(path: str | Path, rate: int, block_seconds: float = BLOCK_SECOND
 
 
 def read(path: str | Path, rate: int) -> np.ndarray:
-    """The whole recording at once: float32 (samples,), mono, at `rate` Hz. Raises AudioError as read_blocks
+    """The whole recording `path` at once: float32 (samples,), mono, at `rate` Hz. Raises AudioError as read_blocks
     does.
     """
     return np.concatenate(list(read_blocks(path, rate)))
 
 
 def duration(path: str | Path) -> float:
-    """Length in seconds as the headers tell it or FFmpeg guesses it, 0 for pipes; AudioError for what is no
+    """Length of `path` in seconds as the headers tell it or FFmpeg guesses it, 0 for pipes; AudioError for what is no
     audio.
     """
     if not is_stored(path):
@@ -132,10 +133,10 @@ def _frames(name: str, found: list[Part]) -> Iterator[tuple[np.ndarray, int]]:
             raise AudioError(f"{name} can't be decoded as audio ({error}): expected {FORMATS}") from error
         if not seconds and damage.packets:
             raise AudioError(f"{name} can't be decoded as audio ({damage.reason}): expected {FORMATS}")
-        what = ""
-        if seconds < part.seconds - ROUNDING:
-            what = f"{part.seconds - seconds:.2f} s of {part.seconds:.2f} s"
-        elif damage.packets > _FEW_PACKETS:
+        what = part.lost
+        if not what and seconds - damage.silence < part.seconds - ROUNDING:
+            what = f"{part.seconds - seconds + damage.silence:.2f} s of {part.seconds:.2f} s"
+        elif not what and damage.packets > _FEW_PACKETS:
             what = f"{damage.packets} packets"
         if what:
             warnings.warn(f"{name} is damaged: {what} were left out.", AudioWarning, stacklevel=2)

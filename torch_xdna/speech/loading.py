@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.utils import logging as hf_logging
 
@@ -24,6 +25,9 @@ from torch_xdna.speech.vocabulary import Vocabulary
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# What a model on the hub is made of, beside files for other programs; the older kind of weights where the newer is not.
+_SMALL = ("*.json", "*.txt")
+_PATTERNS = (("model.safetensors", "model-*.safetensors"), ("pytorch_model.bin", "pytorch_model-*.bin"))
 _SHOWN = 3  # names in a sentence; the rest is counted
 
 # Rows of the embedding -> id of <|endoftext|>, in OpenAI's three vocabularies. The last 1501 rows are timestamps.
@@ -37,19 +41,19 @@ def load_whole(name: str | Path) -> tuple[WhisperForConditionalGeneration, Whisp
     hf_logging.set_verbosity_error()  # its advice is for those who call it themselves
     hf_logging.disable_progress_bar()
     try:
-        stated: dict[str, Any] = {}
-        if os.path.exists(name) or os.path.isabs(name):
-            stated = configuration.read(name)
-            _check_files(Path(name))
+        is_folder = os.path.exists(name) or os.path.isabs(name)
+        folder = Path(name) if is_folder else _fetched(str(name))
+        stated = configuration.read(folder)
+        _check_files(folder)
         model, info = _quietly(
             WhisperForConditionalGeneration.from_pretrained,
-            name,
+            folder,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
         _check_weights(model, info)
-        processor = _quietly(WhisperProcessor.from_pretrained, name)
+        processor = _quietly(WhisperProcessor.from_pretrained, folder)
         _check_features(model, processor.feature_extractor)
         _check_vocabulary(model, processor.tokenizer, stated)
     except _Unfit as reason:
@@ -59,6 +63,19 @@ def load_whole(name: str | Path) -> tuple[WhisperForConditionalGeneration, Whisp
 
 class _Unfit(Exception):
     """What is wrong with the checkpoint, without its name and full stop."""
+
+
+def _fetched(name: str) -> Path:
+    """The folder in Hugging Face's cache that holds the model of that name, fetched where it is not there yet."""
+    try:
+        folder = Path(_quietly(snapshot_download, name, allow_patterns=[*_SMALL, *_PATTERNS[0]]))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(_quietly(snapshot_download, name, allow_patterns=[*_SMALL, *_PATTERNS[1]]))
+    except _Unfit as reason:
+        raise _Unfit(
+            f"there is no such folder, and the Hugging Face hub gives no model of that name here ({reason})"
+        ) from reason
+    return folder
 
 
 def _quietly(load: Any, *args: Any, **kwargs: Any) -> Any:

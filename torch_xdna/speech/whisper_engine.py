@@ -13,8 +13,7 @@ from torch_xdna import devices, speech
 from torch_xdna.encoder import Encoder
 from torch_xdna.errors import DeviceError, XdnaError
 from torch_xdna.report import reports
-from torch_xdna.speech import transcriber as transcribers
-from torch_xdna.speech import voice
+from torch_xdna.speech import opening, voice
 from torch_xdna.speech.engine import EAGER, Ran, Wanted
 from torch_xdna.speech.heard import Heard
 from torch_xdna.speech.subtitles import Segment
@@ -112,7 +111,7 @@ def load(
     model: str | None, name: str | None, device: str, *, decoder: str = "auto", vad: bool | None = None
 ) -> WhisperEngine:
     """A checkpoint by folder or Hugging Face id (None: the shipped one) or a folder in CTranslate2's format, compiled
-    and warm. decoder: as of `transcriber.load`; vad: None takes the voice detector where it is installed. Raises
+    and warm. decoder: as of `opening.load`; vad: None takes the voice detector where it is installed. Raises
     XdnaError."""
     found = devices.select(device).name  # an unusable device is said before a model is loaded
     if off := switched_off():
@@ -120,7 +119,7 @@ def load(
             raise XdnaError(f"--device {device} can't run the encoder, because {off}")
         warnings.warn(f"the encoder runs eager on the CPU, because {off}", stacklevel=2)
         found = EAGER
-    transcriber = transcribers.load(model or speech.CHECKPOINT, decoder=decoder, device=device)
+    transcriber = opening.load(model or speech.CHECKPOINT, decoder=decoder, device=device)
     name = name or (Path(model).name if model else SHIPPED)
     reason = voice.missing() or (
         "" if transcriber.rate == voice.RATE else f"the model wants {transcriber.rate} Hz"

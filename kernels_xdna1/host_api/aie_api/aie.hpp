@@ -46,6 +46,21 @@ template <class V> AIE_INLINE V placed(V x, [[maybe_unused]] home at) {
 #endif
     return x;
 }
+template <class V> AIE_INLINE V made(V x, [[maybe_unused]] int32_t id) {
+#ifdef AIE_HOST_COUNT
+    x.id = id;
+    if constexpr (requires { x.v; })  // what a fresh result takes of a register
+        if (id >= 0 && size_t(id) + 1 == host::trace.size() && host::trace[id].what != host::op_load) host::trace[id].bytes = sizeof x.v;
+#endif
+    return x;
+}
+template <class V> AIE_INLINE int32_t id_of([[maybe_unused]] const V &x) {
+#ifdef AIE_HOST_COUNT
+    return x.id;
+#else
+    return -1;
+#endif
+}
 template <class V> AIE_INLINE home home_of([[maybe_unused]] const V &x) {
 #ifdef AIE_HOST_COUNT
     return x.at;
@@ -56,22 +71,29 @@ template <class V> AIE_INLINE home home_of([[maybe_unused]] const V &x) {
 // The value is used by an instruction of the move slot: copied, once, if it was in accumulators.
 template <class V> AIE_INLINE void as_vector([[maybe_unused]] const V &x) {
 #ifdef AIE_HOST_COUNT
-    if (x.at == home::accumulators) host::spend(host::move, registers(sizeof x.v)), x.at = home::vectors;
+    if (x.at == home::accumulators) {
+        host::spend(host::move, registers(sizeof x.v)), x.at = home::vectors;
+        x.id = host::note(host::op_copy, registers(sizeof x.v), x.id);
+    }
 #endif
 }
 }  // namespace detail
-using detail::as_vector, detail::home, detail::home_of, detail::placed;
+using detail::as_vector, detail::home, detail::home_of, detail::id_of, detail::made, detail::placed;
 
 template <unsigned N> struct mask {
     detail::raw_t<int32_t, N> lanes;  // all ones where set
+#ifdef AIE_HOST_COUNT
+    int32_t id = -1;
+#endif
 
     // Masks live in scalar registers.
     AIE_INLINE mask operator|(const mask &other) const {
         host::spend(host::scalar);
-        return {lanes | other.lanes};
+        return made(mask{lanes | other.lanes}, host::note(host::op_mask, 1, id_of(*this), id_of(other)));
     }
     AIE_INLINE bool full() const {
         host::spend(host::scalar);
+        host::note(host::op_mask, 1, id_of(*this));
         int32_t all = -1;
         for (unsigned i = 0; i < N; ++i) all &= lanes[i];
         return all;
@@ -85,16 +107,17 @@ template <class T, unsigned N> struct vector {
     raw v;
 #ifdef AIE_HOST_COUNT
     mutable home at = home::vectors;
+    mutable int32_t id = -1;
 #endif
 
     // Extracting and inserting aligned parts is register naming on the core.
     template <unsigned M> AIE_INLINE vector<T, M> extract(unsigned i) const {
         vector<T, M> r;
         for (unsigned l = 0; l < M; ++l) r.v[l] = v[i * M + l];
-        return placed(r, home_of(*this));
+        return made(placed(r, home_of(*this)), id_of(*this));
     }
     template <class U> AIE_INLINE vector<U, N * sizeof(T) / sizeof(U)> cast_to() const {
-        return placed(vector<U, N * sizeof(T) / sizeof(U)>{(detail::raw_t<U, N * sizeof(T) / sizeof(U)>)v}, home_of(*this));
+        return made(placed(vector<U, N * sizeof(T) / sizeof(U)>{(detail::raw_t<U, N * sizeof(T) / sizeof(U)>)v}, home_of(*this)), id_of(*this));
     }
     AIE_INLINE auto get(unsigned i) const { return v[i]; }
     AIE_INLINE const vector &to_native() const { return *this; }
@@ -107,26 +130,32 @@ template <class Tag, unsigned N> struct accum {
     raw v;
 #ifdef AIE_HOST_COUNT
     home at = home::accumulators;
+    int32_t id = -1;
 #endif
 
     accum() = default;
     AIE_INLINE explicit accum(raw r) : v(r) {}
     AIE_INLINE accum(const vector<float, N> &x) : v(x.v) {
 #ifdef AIE_HOST_COUNT
-        if (x.at == home::vectors) host::spend(host::move, N / 16);
-        else at = x.at;
+        if (x.at == home::vectors) host::spend(host::move, N / 16), id = host::note(host::op_copy, N / 16, x.id);
+        else at = x.at, id = x.at == home::either ? host::note(host::op_accumulator, 0, x.id) : x.id;
 #endif
     }
     // A bf16 vector widens on its way into the accumulator.
-    AIE_INLINE accum(const vector<bfloat16, N> &x) : v(detail::widen<N>(x.v)) { host::spend(host::move, N / 16); }
+    AIE_INLINE accum(const vector<bfloat16, N> &x) : v(detail::widen<N>(x.v)) {
+        host::spend(host::move, N / 16);
+#ifdef AIE_HOST_COUNT
+        id = host::note(host::op_widen, N / 16, x.id);
+#endif
+    }
 
     template <class T> AIE_INLINE vector<T, N> to_vector() const {
         if constexpr (std::is_same_v<T, float>) {
-            return placed(vector<float, N>{v}, home_of(*this));
+            return made(placed(vector<float, N>{v}, home_of(*this)), id_of(*this));
         } else {
             static_assert(std::is_same_v<T, bfloat16>);
             host::spend(host::store, N / 16);  // the conversion sits in the store unit's path
-            return {host::round_to_bfloat16<N>(v, host::core.rounding)};
+            return made(vector<T, N>{host::round_to_bfloat16<N>(v, host::core.rounding)}, host::note(host::op_round, N / 16, id_of(*this)));
         }
     }
     AIE_INLINE const accum &to_native() const { return *this; }
@@ -149,10 +178,11 @@ template <unsigned N, class T> AIE_INLINE vector<T, N> load_v(const T *p) {
     host::spend_load((N * sizeof(T) + 31) / 32, std::is_same_v<T, float>);
     vector<T, N> r{};
     if (host::access(p, N * sizeof(T), false)) __builtin_memcpy(&r.v, p, sizeof r.v);
-    return placed(r, home::either);
+    return made(placed(r, home::either), host::note_memory(host::op_load, p, N * sizeof(T)));
 }
 template <class T, unsigned N> AIE_INLINE void store_v(T *p, const vector<T, N> &x) {
     host::spend(host::store, (N * sizeof(T) + 31) / 32);
+    host::note_memory(host::op_store, p, N * sizeof(T), id_of(x));
     if (host::access(p, N * sizeof(T), true)) __builtin_memcpy(p, &x.v, sizeof x.v);
 }
 
@@ -160,20 +190,25 @@ template <class T, unsigned N> AIE_INLINE void store_v(T *p, const vector<T, N> 
 // One register, named twice where the vector is wider.
 template <class T, unsigned N> AIE_INLINE vector<T, N> broadcast(T a) {
     host::spend(host::move);
-    return placed(vector<T, N>{detail::raw_t<T, N>{} + std::bit_cast<typename detail::lane<T>::type>(a)}, home::either);
+    const auto lane = std::bit_cast<typename detail::lane<T>::type>(a);
+    uint32_t key = 0;
+    __builtin_memcpy(&key, &lane, sizeof lane);
+    return made(placed(vector<T, N>{detail::raw_t<T, N>{} + lane}, home::either), host::note(host::op_constant, 1, -1, -1, -1, key));
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N> zeros() {
     host::spend(host::move, detail::registers(N * sizeof(T)));
-    return placed(vector<T, N>{detail::raw_t<T, N>{}}, home::either);
+    return made(placed(vector<T, N>{detail::raw_t<T, N>{}}, home::either), host::note(host::op_constant, 1));
 }
 // Naming two registers, or two halves that were written where they are; one value in both halves is a copy.
 template <class T, unsigned N> AIE_INLINE vector<T, 2 * N> concat(const vector<T, N> &a, const vector<T, N> &b) {
     vector<T, 2 * N> r;
-    if (&a == &b && sizeof(r.v) <= 64) host::spend(host::move);
+    const bool copied = &a == &b && sizeof(r.v) <= 64;
+    if (copied) host::spend(host::move);
     [&]<unsigned... i>(std::integer_sequence<unsigned, i...>) {
         r.v = __builtin_shufflevector(a.v, b.v, i...);
     }(std::make_integer_sequence<unsigned, 2 * N>());
-    return placed(r, home_of(a) == home::either ? home_of(b) : home_of(a));
+    return made(placed(r, home_of(a) == home::either ? home_of(b) : home_of(a)),
+                copied ? host::note(host::op_move, 1, id_of(a)) : host::note(host::op_name, 0, id_of(a), id_of(b)));
 }
 template <class T, unsigned N>
 AIE_INLINE vector<T, 4 * N> concat(const vector<T, N> &a, const vector<T, N> &b, const vector<T, N> &c, const vector<T, N> &d) {
@@ -184,14 +219,14 @@ template <class T, unsigned N> AIE_INLINE vector<T, N> transpose(const vector<T,
     host::spend(host::move, detail::registers(N * sizeof(T)));
     vector<T, N> r;
     for (unsigned i = 0; i < N; ++i) r.v[i] = x.v[i % rows * cols + i / rows];
-    return r;
+    return made(r, host::note(host::op_move, detail::registers(N * sizeof(T)), id_of(x)));
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N> shuffle_down_rotate(const vector<T, N> &x, unsigned n) {
     as_vector(x);
     host::spend(host::move, detail::registers(N * sizeof(T)));
     vector<T, N> r;
     for (unsigned i = 0; i < N; ++i) r.v[i] = x.v[(i + n) % N];
-    return r;
+    return made(r, host::note(host::op_move, detail::registers(N * sizeof(T)), id_of(x)));
 }
 template <class T, unsigned N>
 AIE_INLINE std::pair<vector<T, N>, vector<T, N>> interleave_zip(const vector<T, N> &a, const vector<T, N> &b, unsigned chunk) {
@@ -203,22 +238,24 @@ AIE_INLINE std::pair<vector<T, N>, vector<T, N>> interleave_zip(const vector<T, 
         lo.v[i] = i / chunk % 2 ? b.v[first] : a.v[first];
         hi.v[i] = j / chunk % 2 ? b.v[second] : a.v[second];
     }
-    return {lo, hi};
+    const bool one = 2 * N * sizeof(T) <= 64;
+    const int32_t first = host::note(host::op_move, 1, id_of(a), id_of(b));
+    return {made(lo, first), made(hi, one ? first : host::note(host::op_move, 1, id_of(a), id_of(b)))};
 }
 template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_even(const vector<T, N> &x, unsigned chunk = 1) {
     as_vector(x);
-    host::spend(host::move, detail::registers(N * sizeof(T)));
+    host::spend(host::move, detail::registers(N / 2 * sizeof(T)));
     vector<T, N / 2> r;
     for (unsigned i = 0; i < N / 2; ++i) r.v[i] = x.v[i / chunk * 2 * chunk + i % chunk];
-    return r;
+    return made(r, host::note(host::op_move, detail::registers(N / 2 * sizeof(T)), id_of(x)));
 }
 
 template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_odd(const vector<T, N> &x, unsigned chunk = 1) {
     as_vector(x);
-    host::spend(host::move, detail::registers(N * sizeof(T)));
+    host::spend(host::move, detail::registers(N / 2 * sizeof(T)));
     vector<T, N / 2> r;
     for (unsigned i = 0; i < N / 2; ++i) r.v[i] = x.v[i / chunk * 2 * chunk + chunk + i % chunk];
-    return r;
+    return made(r, host::note(host::op_move, detail::registers(N / 2 * sizeof(T)), id_of(x)));
 }
 
 // ---- integer and bit operations, comparison, selection ----
@@ -227,7 +264,8 @@ template <class T, unsigned N> AIE_INLINE vector<T, N / 2> filter_odd(const vect
     AIE_INLINE vector<T, N> name(const vector<T, N> &a, const vector<T, N> &b) {                   \
         as_vector(a), as_vector(b);                                                                \
         host::spend(host::move, detail::registers(N * sizeof(T)));                                 \
-        return {expression};                                                                       \
+        return made(vector<T, N>{expression},                                                      \
+                    host::note(host::op_move, detail::registers(N * sizeof(T)), id_of(a), id_of(b))); \
     }
 AIE_HOST_BINARY(add, (detail::raw_t<T, N>)((detail::raw_t<std::make_unsigned_t<T>, N>)a.v + (detail::raw_t<std::make_unsigned_t<T>, N>)b.v))
 AIE_HOST_BINARY(sub, (detail::raw_t<T, N>)((detail::raw_t<std::make_unsigned_t<T>, N>)a.v - (detail::raw_t<std::make_unsigned_t<T>, N>)b.v))
@@ -242,59 +280,65 @@ template <unsigned N> AIE_INLINE vector<int32_t, N> logical_downshift(const vect
     as_vector(x);
     host::spend(host::move);
     host::spend(host::store);
-    return {(detail::raw_t<int32_t, N>)((detail::raw_t<uint32_t, N>)x.v >> n)};
+    const int32_t in = host::note(host::op_move, 1, id_of(x));
+    return made(vector<int32_t, N>{(detail::raw_t<int32_t, N>)((detail::raw_t<uint32_t, N>)x.v >> n)}, host::note(host::op_round, 1, in));
 }
 template <unsigned N> AIE_INLINE mask<N> lt(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
     as_vector(a), as_vector(b);
     host::spend(host::move, N / 16);
-    return {a.v < b.v};
+    return made(mask<N>{a.v < b.v}, host::note(host::op_compare, N / 16, id_of(a), id_of(b)));
 }
 template <unsigned N> AIE_INLINE mask<N> eq(const vector<int32_t, N> &a, const vector<int32_t, N> &b) {
     as_vector(a), as_vector(b);
     host::spend(host::move, N / 16);
-    return {a.v == b.v};
+    return made(mask<N>{a.v == b.v}, host::note(host::op_compare, N / 16, id_of(a), id_of(b)));
 }
 // a where the mask is clear, b where it is set.
 template <class T, unsigned N> AIE_INLINE vector<T, N> select(const vector<T, N> &a, const vector<T, N> &b, const mask<N> &m) {
     as_vector(a), as_vector(b);
     host::spend(host::move, detail::registers(N * sizeof(T)));
+    const int32_t id = host::note(host::op_move, detail::registers(N * sizeof(T)), id_of(a), id_of(b), id_of(m));
     if constexpr (sizeof(T) == 4) {
         using bits = detail::raw_t<int32_t, N>;
-        return {(detail::raw_t<T, N>)(m.lanes ? (bits)b.v : (bits)a.v)};
+        return made(vector<T, N>{(detail::raw_t<T, N>)(m.lanes ? (bits)b.v : (bits)a.v)}, id);
     } else {
         static_assert(sizeof(T) == 2);
         const auto narrow = __builtin_convertvector(m.lanes, detail::raw_t<int16_t, N>);
         using bits = detail::raw_t<int16_t, N>;
-        return {(detail::raw_t<T, N>)(narrow ? (bits)b.v : (bits)a.v)};
+        return made(vector<T, N>{(detail::raw_t<T, N>)(narrow ? (bits)b.v : (bits)a.v)}, id);
     }
 }
 
 // ---- fp32 in accumulators ----
 template <unsigned N> AIE_INLINE accum<accfloat, N> add(const accum<accfloat, N> &a, const accum<accfloat, N> &b) {
     host::spend(host::multiply, N / 16);
-    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N>(a.v, b.v, false));
-    return accum<accfloat, N>(a.v + b.v);
+    const int32_t id = host::note(host::op_multiply, N / 16, id_of(a), id_of(b));
+    if (detail::exact()) return made(accum<accfloat, N>(detail::exact_lanes<N>(a.v, b.v, false)), id);
+    return made(accum<accfloat, N>(a.v + b.v), id);
 }
 template <unsigned N> AIE_INLINE accum<accfloat, N> sub(const accum<accfloat, N> &a, const accum<accfloat, N> &b) {
     host::spend(host::multiply, N / 16);
-    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N>(a.v, b.v, true));
-    return accum<accfloat, N>(a.v - b.v);
+    const int32_t id = host::note(host::op_multiply, N / 16, id_of(a), id_of(b));
+    if (detail::exact()) return made(accum<accfloat, N>(detail::exact_lanes<N>(a.v, b.v, true)), id);
+    return made(accum<accfloat, N>(a.v - b.v), id);
 }
 template <unsigned N> AIE_INLINE accum<accfloat, N> mul(const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
     host::spend(host::multiply, N / 16);
-    return accum<accfloat, N>(detail::widen<N>(a.v) * detail::widen<N>(b.v));
+    return made(accum<accfloat, N>(detail::widen<N>(a.v) * detail::widen<N>(b.v)), host::note(host::op_multiply, N / 16, -1, id_of(a), id_of(b)));
 }
 template <unsigned N>
 AIE_INLINE accum<accfloat, N> mac(const accum<accfloat, N> &c, const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
     host::spend(host::multiply, N / 16);
-    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N, 1>(c.v, a.v, b.v));
-    return accum<accfloat, N>(c.v + detail::widen<N>(a.v) * detail::widen<N>(b.v));
+    const int32_t id = host::note(host::op_multiply, N / 16, id_of(c), id_of(a), id_of(b));
+    if (detail::exact()) return made(accum<accfloat, N>(detail::exact_lanes<N, 1>(c.v, a.v, b.v)), id);
+    return made(accum<accfloat, N>(c.v + detail::widen<N>(a.v) * detail::widen<N>(b.v)), id);
 }
 template <unsigned N>
 AIE_INLINE accum<accfloat, N> msc(const accum<accfloat, N> &c, const vector<bfloat16, N> &a, const vector<bfloat16, N> &b) {
     host::spend(host::multiply, N / 16);
-    if (detail::exact()) return accum<accfloat, N>(detail::exact_lanes<N, 1>(c.v, a.v, b.v, true));
-    return accum<accfloat, N>(c.v - detail::widen<N>(a.v) * detail::widen<N>(b.v));
+    const int32_t id = host::note(host::op_multiply, N / 16, id_of(c), id_of(a), id_of(b));
+    if (detail::exact()) return made(accum<accfloat, N>(detail::exact_lanes<N, 1>(c.v, a.v, b.v, true)), id);
+    return made(accum<accfloat, N>(c.v - detail::widen<N>(a.v) * detail::widen<N>(b.v)), id);
 }
 
 }  // namespace aie
@@ -302,7 +346,8 @@ AIE_INLINE accum<accfloat, N> msc(const accum<accfloat, N> &c, const vector<bflo
 // Intrinsics of the core that the API does not name: lane i takes the products of lanes i and i + 16, in one operation.
 AIE_INLINE auto mac_elem_16_2(const aie::vector<bfloat16, 32> &a, const aie::vector<bfloat16, 32> &b, const aie::accum<accfloat, 16> &c) {
     aie::host::spend(aie::host::multiply);
-    if (aie::detail::exact()) return aie::accum<accfloat, 16>(aie::detail::exact_lanes<16, 2>(c.v, a.v, b.v));
+    const int32_t id = aie::host::note(aie::host::op_multiply, 1, aie::id_of(c), aie::id_of(a), aie::id_of(b));
+    if (aie::detail::exact()) return aie::made(aie::accum<accfloat, 16>(aie::detail::exact_lanes<16, 2>(c.v, a.v, b.v)), id);
     const auto product = [&]<unsigned... i>(std::integer_sequence<unsigned, i...>, auto half) {
         return aie::detail::widen<16>(__builtin_shufflevector(a.v, a.v, (half + i)...)) *
                aie::detail::widen<16>(__builtin_shufflevector(b.v, b.v, (half + i)...));
@@ -310,7 +355,7 @@ AIE_INLINE auto mac_elem_16_2(const aie::vector<bfloat16, 32> &a, const aie::vec
     constexpr auto sixteen = std::make_integer_sequence<unsigned, 16>();
     constexpr std::integral_constant<unsigned, 0> low;
     constexpr std::integral_constant<unsigned, 16> high;
-    return aie::accum<accfloat, 16>(c.v + product(sixteen, low) + product(sixteen, high));
+    return aie::made(aie::accum<accfloat, 16>(c.v + product(sixteen, low) + product(sixteen, high)), id);
 }
 AIE_INLINE auto mul_elem_16_2(const aie::vector<bfloat16, 32> &a, const aie::vector<bfloat16, 32> &b) {
     return mac_elem_16_2(a, b, aie::accum<accfloat, 16>(aie::detail::raw_t<float, 16>{}));

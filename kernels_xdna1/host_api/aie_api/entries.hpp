@@ -19,7 +19,10 @@ class call {
 public:
     call([[maybe_unused]] std::initializer_list<operand> operands) {
         core.rounding = 0;
-#ifdef AIE_HOST_DEBUG
+#ifdef AIE_HOST_COUNT
+        trace.clear();
+#endif
+#if defined(AIE_HOST_DEBUG) || defined(AIE_HOST_COUNT)
         core.error[0] = 0;
         core.operands = 0;
         for (const operand &o : operands) {
@@ -40,6 +43,17 @@ void host_exact(int32_t on) { aie::host::core.exact = on != 0; }
 
 void host_counts(uint64_t *out) {
     for (int i = 0; i < aie::host::slots; ++i) out[i] = aie::host::core.count[i], aie::host::core.count[i] = 0;
+}
+
+// The operations of the last call of a counting build.
+const aie::host::operation *host_trace([[maybe_unused]] int32_t *n) {
+#ifdef AIE_HOST_COUNT
+    *n = int32_t(aie::host::trace.size());
+    return aie::host::trace.data();
+#else
+    *n = 0;
+    return nullptr;
+#endif
 }
 
 // c[4][4] = a[4][8] b[8][4] as the core's adder computes it (exact) or as the fast path of the CPU does.

@@ -17,6 +17,7 @@ public:
 
     AIE_INLINE void mac(const vector<bfloat16, 32> &a, const vector<bfloat16, 32> &b) {
         host::spend(host::multiply);
+        c = made(c, host::note(host::op_multiply, 1, id_of(c), id_of(a), id_of(b)));
         if (detail::exact()) {
             uint16_t x[32], y[32];
             __builtin_memcpy(x, &a.v, 64);

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-from kernels_xdna1.contract import PANEL_GELU, ROW_KINDS
+from kernels_xdna1.contract import HEADER_WORD, PANEL_GELU, ROW_KINDS, BlockOrder
 from lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
 from lowering.time.costs import Costs
 from torch_xdna.devices.array.context import Context, Kernel
@@ -16,7 +16,7 @@ from torch_xdna.devices.array.header import check_header
 from torch_xdna.devices.array.interpreter import MOST_OBJECTS, Compiled, where_in
 
 _COPIED_HEADER_BYTES = 4 * HEADER_WORDS // 2
-GELU_FLAG = 4 * PANEL_GELU  # byte offset in a parameter block
+PANEL_WORDS = 4 * (PANEL_GELU - 1)  # byte offset of output order and GELU in a parameter block
 
 
 def kernel_costs(costs: Costs) -> dict[str, Any]:
@@ -32,6 +32,8 @@ def kernel_costs(costs: Costs) -> dict[str, Any]:
             table[name] = (by_objects(name, "skip"), by_objects(name))
         elif name == "gemm_params":
             table[name] = (by_objects(name), by_objects(name, "gelu"))
+        elif name == "gemm_finish":
+            table[name] = [by_objects(name, variant) for variant in ("", "keys", "values", "gelu")]
         elif name == "row_stats":  # the kinds without a statistics pass never call it
             table[name] = [by_objects(name, k.name if k.statistics else "layer_norm") for k in ROW_KINDS]
         elif name == "row_apply":
@@ -75,6 +77,7 @@ class Core:
         self.header = memoryview(words.from_address(self.buffers["hdr"])).cast("B").cast("i")
         self.kernels, self.costs = kernels, costs
         self.op = ""
+        self.finish = 0  # which of gemm_finish's variants the panel asks for
         self.calls = 0
         self.busy = 0.0
         self.waits_for: InPort | OutPort | None = None
@@ -109,9 +112,13 @@ class Core:
     def where(self) -> str:
         return where_in(self.compiled, self.program)
 
-    def has_gelu(self, panel: int) -> bool:
-        """The GELU flag of a parameter block at an address."""
-        return bool(ctypes.c_int32.from_address(panel + GELU_FLAG).value)
+    def activates_in_sums(self, panel: int) -> bool:
+        """Whether gemm_params applies the GELU that the parameter block at an address asks for; if not, and there is
+        one, gemm_finish does (kernels/common.hpp, finish_activates)."""
+        order, gelu = (ctypes.c_int32 * 2).from_address(panel + PANEL_WORDS)
+        in_sums = bool(gelu) and (self.header[HEADER_WORD["extra"]] != 0 or order != BlockOrder.A)
+        self.finish = 3 if gelu and not in_sums else order if order in tuple(BlockOrder) else BlockOrder.A
+        return in_sums
 
     def check_header(self) -> None:
         check_header(self.header, self.tile, self.variant)

@@ -24,7 +24,8 @@ MOST_OBJECTS = 3  # acquired for one call: costs are tabled up to this
 _VARIANTS = {
     "gemm_residual": "[{2} == {3}]",
     "attn_q": "[{2} == {3}]",
-    "gemm_params": "[core.has_gelu({0})]",
+    "gemm_params": "[core.activates_in_sums({0})]",
+    "gemm_finish": "[core.finish]",
     "row_stats": "[h[5]]",
     "row_apply": "[h[5]]",
 }

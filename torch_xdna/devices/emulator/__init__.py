@@ -1,7 +1,7 @@
 """The emulator: a region's ops on the CPU with the NPU's roundings; the default where there is no NPU.
 
-Read plan.py (what runs together), chunk.py (one chunk of rows), numerics.py (the roundings), native_bf16.py (the CPU's
-own bf16 instead, where it has one), in this order.
+Read chunk_plan.py (what runs together), chunk.py (one chunk of rows), numerics.py (the roundings), native_bf16.py (the
+CPU's own bf16 instead, where it has one), in this order.
 
 Design notes
 - A product of bf16 values is an fp32 product. On a CPU without bf16 instructions torch's own bf16 linear takes 3 to
@@ -30,7 +30,7 @@ __all__ = ["EmulatorDevice", "EmulatorExecutable"]
 
 
 class EmulatorDevice:
-    """Takes every region, on every machine that runs torch."""
+    """Takes every region of the ops in lowering/ops.py, on every machine that runs torch."""
 
     name = "emulator"
 

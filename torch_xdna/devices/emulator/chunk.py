@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowering import ops as ir
+from lowering.errors import LoweringError
 from torch_xdna.devices.emulator import native_bf16, numerics
 from torch_xdna.devices.emulator.chunk_plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix
@@ -176,20 +179,18 @@ class _Chunk:
         return self._position(step.out) if isinstance(residual, str) else self._rows(residual)
 
     def _row_step(self, step: RowStep) -> None:
-        if isinstance(step, Load):
-            whole = self.clip.inputs[step.index]
-            result = whole[self.first + self.start : self.first + self.stop]
-        elif isinstance(step, ir.LayerNorm):
-            gamma, beta = self.clip.packed.norms[step.out]
-            result = numerics.layer_norm(self._rows(step.x), gamma, beta, step.eps)
-        elif isinstance(step, ir.Add):
-            other = self._position(step.out) if isinstance(step.y, str) else self._rows(step.y)
-            result = self._rows(step.x) + other
-        elif isinstance(step, ir.Softmax):
-            result = numerics.softmax(self._rows(step.x))
-        else:
-            result = numerics.gelu(self._rows(step.x))
-        self._keep(step.out, result)
+        self._keep(step.out, ROW_STEPS[type(step)](self, step))
+
+    def _load(self, step: Load) -> Tensor:
+        return self.clip.inputs[step.index][self.first + self.start : self.first + self.stop]
+
+    def _layer_norm(self, step: ir.LayerNorm) -> Tensor:
+        gamma, beta = self.clip.packed.norms[step.out]
+        return numerics.layer_norm(self._rows(step.x), gamma, beta, step.eps)
+
+    def _add(self, step: ir.Add) -> Tensor:
+        other = self._position(step.out) if isinstance(step.y, str) else self._rows(step.y)
+        return self._rows(step.x) + other
 
     # Where values are.
 
@@ -223,6 +224,31 @@ class _Chunk:
         for out, id in zip(self.clip.outs, self.clip.region.outputs, strict=True):
             if id == v:
                 out[first:last].copy_(self.values[v])
+
+
+def on_rows(function: Callable[[Tensor], Tensor]) -> Callable[[_Chunk, Any], Tensor]:
+    """The row step of an op with one input `x` and no parameters: `function` of its rows (bf16), rounded later."""
+    return lambda chunk, step: function(chunk._rows(step.x))
+
+
+# What runs piece by piece: kind of step -> its result for the present piece, any float dtype. `_keep` rounds it.
+ROW_STEPS: dict[type, Callable[[_Chunk, Any], Tensor]] = {
+    Load: _Chunk._load,
+    ir.LayerNorm: _Chunk._layer_norm,
+    ir.Add: _Chunk._add,
+    ir.Softmax: on_rows(numerics.softmax),
+    ir.Gelu: on_rows(numerics.gelu),
+}
+PRODUCTS = (ir.Linear, ir.Conv1d, ir.Attention)
+
+
+def refuse_unknown(region: ir.Region) -> None:
+    """Raise LoweringError for an op that has neither a product nor a row step here."""
+    for op in region.ops:
+        if type(op) not in ROW_STEPS and not isinstance(op, PRODUCTS):
+            raise LoweringError(
+                f"{type(op).__name__.lower()} {op.name}: the emulator has no such op; leave it on the CPU"
+            )
 
 
 def _name(step: Matrix | RowStep) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lowering.ops import Region
 from torch_xdna.devices.base import Stats
 from torch_xdna.devices.emulator import native_bf16
-from torch_xdna.devices.emulator.chunk import Clip, run_chunk
+from torch_xdna.devices.emulator.chunk import Clip, refuse_unknown, run_chunk
 from torch_xdna.devices.emulator.chunk_plan import chunks, make_plan
 from torch_xdna.devices.emulator.memory import empty
 from torch_xdna.devices.emulator.packing import Packed, pack
@@ -30,6 +30,7 @@ class EmulatorExecutable:
     """
 
     def __init__(self, region: Region) -> None:
+        refuse_unknown(region)
         self.native = native_bf16.chosen()
         self.plan = make_plan(region)
         self.stats = Stats()

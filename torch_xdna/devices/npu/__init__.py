@@ -28,14 +28,16 @@ __all__ = ["load", "reset", "runtime"]
 
 
 def runtime(overlay: str | None = None, *, columns: int = 4, **options: Any) -> Npu:
-    """This process's NPU with that overlay, opened. Raises NpuError, one sentence with a remedy."""
+    """This process's NPU, opened with an overlay: `overlay` is the path of an xclbin, None for the built one for
+    `columns` columns; further `options` are for tests. Raises NpuError, one sentence with a remedy."""
     from torch_xdna.devices.npu import chip
 
     return chip.runtime(overlay, columns=columns, **options)
 
 
 def load(npu: Npu, program: Any) -> NpuProgram:
-    """Make a lowering.Program runnable; see `torch_xdna.devices.npu.loaded_program.load`."""
+    """Make `program`, a lowering.Program, runnable on `npu`; nothing is sent before its first run. Raises
+    lowering.errors.LackingError if the overlay was built without an op of it."""
     from torch_xdna.devices.npu import loaded_program
 
     return loaded_program.load(npu, program)

@@ -63,15 +63,16 @@ class HfDecoder:
         pairs = zip(found["sequences"].tolist(), found["token_timestamps"].tolist())
         return [Said(ids, self._times(ids, starts)) for ids, starts in pairs]
 
-    def _times(self, ids: Sequence[int], starts: Sequence[float]) -> list[tuple[float, float]]:
-        ends = [*starts[1:], starts[-1]]
+    def _times(self, ids: Sequence[int], moments: Sequence[float]) -> list[tuple[float, float]]:
+        """Hugging Face gives a token the moment at which attention leaves it for the next: its end."""
         zero, special = self.vocabulary.zero, self.vocabulary.special
         first = ids.index(self.vocabulary.start) if self.vocabulary.start in ids else 0
-        return [
-            (start / FRAME_SECONDS, end / FRAME_SECONDS)
-            for token, start, end in list(zip(ids, starts, ends))[first:]
-            if token not in special and (zero is None or token < zero)
-        ]
+        found, at = [], 0.0
+        for token, moment in list(zip(ids, moments))[first:]:
+            if token not in special and (zero is None or token < zero):
+                found.append((at / FRAME_SECONDS, moment / FRAME_SECONDS))
+            at = moment
+        return found
 
     def _tensor(self, hidden: Any) -> torch.Tensor:
-        return torch.as_tensor(hidden).to(self.model.dtype)
+        return torch.as_tensor(hidden).to(self.model.get_decoder().dtype)  # the encoder may have another

@@ -16,13 +16,15 @@ import av
 import numpy as np
 from av.codec.context import Flags2
 
-from torch_xdna.speech.recordings.parts import Bytes, Part
+from torch_xdna.speech.recordings.data import Bytes
+from torch_xdna.speech.recordings.parts import Part
 
 # FFmpeg also reads playlists (which open other files and addresses), pictures and text: not from here.
 FORMATS = (
     "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,ac3,eac3,dts,loas,mov,mp4,matroska,webm,avi,asf,xwma,flv,mpeg,mpegts,"
     "amr,amrnb,amrwb,3gp,wv,ape,tta,tak,dsf,mpc,mpc8,rm,nut,voc,sox,nistsphere,ircam,oma,spx,lc3"
 )
+SHORTEST_GAP, LONGEST_GAP = 0.1, 3600.0  # seconds without sound between two frames that are made up for
 FULL_SCALE = {"u1": 128.0, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
 
 
@@ -36,19 +38,25 @@ class NoAudio(Exception):
 
 @dataclass
 class Damage:
-    """What was left out, and the decoder's first reason."""
+    """What was left out, the decoder's first reason, and seconds of silence that stand for missing sound."""
 
     packets: int = 0
     reason: str = ""
+    silence: float = 0.0
 
 
 def decoded(part: Part, damage: Damage) -> Iterator[tuple[np.ndarray, int]]:
     """Yields (float32 (frames, channels), Hz) of the first audio stream, full scale 1; a stream may change its
-    rate or its channels on the way. Raises NoSound or NoAudio.
+    rate or its channels on the way. What is said stays where it is said: a video's sound that begins after its
+    picture and what is missing inside are silence. Raises NoSound or NoAudio.
     """
     with _container(part.data) as container:
         stream = _audio(container)
-        frames, end = _frames(container, stream, damage), sys.maxsize
+        frames, end, clock = (
+            _frames(container, stream, damage),
+            sys.maxsize,
+            _Clock(_begin(container, stream)),
+        )
         if part.kind == "ogg" and stream.codec_context.name == "vorbis":
             # FFmpeg guesses where Vorbis begins and ends, up to 32 ms off. The first packet only fills the overlap
             # (libvorbis gives out nothing for it, FFmpeg a frame), and the last page counts the samples: with that
@@ -59,8 +67,40 @@ def decoded(part: Part, damage: Damage) -> Iterator[tuple[np.ndarray, int]]:
         for frame in frames:
             samples = _samples(frame)[:end]
             end -= len(samples)
+            for silence in clock.missing(frame):
+                damage.silence += len(silence) / frame.sample_rate
+                yield silence, frame.sample_rate
             if len(samples):
                 yield samples, frame.sample_rate
+
+
+def _begin(container: Any, stream: Any) -> float | None:
+    """When the recording begins, on the stream's clock: with its picture, where it has one."""
+    starts = [s.start_time * s.time_base for s in container.streams.video if s.start_time is not None]
+    if stream.start_time is None or not starts:
+        return None
+    return float(min([*starts, stream.start_time * stream.time_base]))
+
+
+class _Clock:
+    """Compares the times that frames carry with how much sound there was before them."""
+
+    def __init__(self, begin: float | None):
+        self._next = begin
+
+    def missing(self, frame: Any) -> Iterator[np.ndarray]:
+        """Silence, a second at a time, that goes before the frame. Jumps beyond LONGEST_GAP or back are those of
+        clocks and not of sound.
+        """
+        rate, channels = frame.sample_rate, frame.layout.nb_channels
+        if frame.time is None:
+            self._next = None
+            return
+        gap = 0.0 if self._next is None else frame.time - self._next
+        self._next = frame.time + frame.samples / rate
+        count = round(gap * rate) if SHORTEST_GAP <= gap <= LONGEST_GAP else 0
+        for at in range(0, count, rate):
+            yield np.zeros((min(rate, count - at), channels), np.float32)
 
 
 def _frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:

@@ -20,24 +20,27 @@ from transformers import WhisperProcessor
 
 from torch_xdna.speech.training.corpus import Corpus
 from torch_xdna.speech.training.espeak import RATE
+from torch_xdna.speech.training.prompts import EARLIER, knows_tasks, prompts
 from torch_xdna.speech.training.recipe import CONTEXT, POSITION_SECONDS, WINDOW_SECONDS
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz "  # CTC labels 1..27, 0 is the blank
 SIZES = {"short": 8, "packed": 3, "single": 3}  # clips per process and step
 SHARES = [0.62, 0.28, 0.10]  # of the steps, in the order of SIZES
-SHORT_ONLY_STEPS = 1000  # at the beginning, until the encoder hears characters
-TIMESTAMP_STEP = 5  # positions: segment times are labelled to a tenth of a second
+SHORT_ONLY_STEPS = 1000  # at the beginning of the first stage, until the encoder hears characters
+SILENCES = 0.05  # share of windows in which nobody speaks, where there is a token for it
 HOP, FRAME = 160, 400  # samples, as in Whisper's feature extractor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """mels (B, 80, 2T); first: position of the context's first frame; tokens (B, N) padded with -100;
-    characters (B, C) and their lengths (B,); frames (B, T): the spoken word at each position, 0 for none."""
+    """mels (B, 80, 2T); first: position of the context's first frame; tokens (B, N) padded with <|endoftext|>;
+    learnt (B, N): which of them are to be predicted; characters (B, C) and their lengths (B,); frames (B, T): the
+    spoken word at each position, 0 for none."""
 
     mels: torch.Tensor
     first: int
     tokens: torch.Tensor
+    learnt: torch.Tensor
     characters: torch.Tensor
     character_lengths: torch.Tensor
     frames: torch.Tensor
@@ -51,7 +54,7 @@ class Window:
 
 
 class Batches:
-    def __init__(self, corpus: Corpus, processor: WhisperProcessor, seed: int):
+    def __init__(self, corpus: Corpus, processor: WhisperProcessor, seed: int, earlier: float = EARLIER):
         self.corpus = corpus
         self.tokenizer = processor.tokenizer
         self.seed = seed
@@ -64,16 +67,14 @@ class Batches:
             for *_, text in _spoken_words(corpus.texts[i].split(), corpus.word_starts(i), 0.0, 0.0)
         }
         self.classes = {text: 1 + i for i, text in enumerate(sorted(spoken))}  # of frames; 0 is silence
-        names = ["<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>", "<|0.00|>"]
-        self.start, self.silent, self.end, self.zero = self.tokenizer.convert_tokens_to_ids(names)
-        self.word_ids = {
-            text: self.tokenizer(f" {text}", add_special_tokens=False).input_ids for text in set(corpus.texts)
-        }
+        self.prompts = prompts(self.tokenizer, corpus.texts, earlier)
+        is_first = not knows_tasks(self.tokenizer)
+        self.silences, self.short_only = (0.0, SHORT_ONLY_STEPS) if is_first else (SILENCES, 0)
 
     def __call__(self, step: int, rank: int = 0, kind: str | None = None) -> Batch:
         """The batch of one process in one step; the kind, and with it the work, is the same for all."""
         drawn = random.Random(f"{self.seed} {step}").choices(list(SIZES), SHARES)[0]
-        kind = kind or ("short" if step < SHORT_ONLY_STEPS else drawn)
+        kind = kind or ("short" if step < self.short_only else drawn)
         rng = random.Random(f"{self.seed} {step} {rank}")
         if kind == "short":
             windows, positions = self._short(rng)
@@ -136,6 +137,13 @@ class Batches:
         samples = samples / (np.abs(samples).max() + 1e-6)
         return Window(self._noisy(rng, samples) * 10 ** rng.uniform(-1.5, 0), segments, spoken)
 
+    def _silence(self, rng: random.Random, window: Window) -> Window:
+        """Noise as long as the window, or nothing at all."""
+        bank, length = self.noise[rng.randrange(len(self.noise))], len(window.samples)
+        begin = rng.randrange(len(bank) - length)
+        level = rng.choice([0.0, 10 ** rng.uniform(-4, -0.7)])
+        return Window((level * bank[begin : begin + length]).astype(np.float32), [], [])
+
     def _noisy(self, rng: random.Random, samples: np.ndarray) -> np.ndarray:
         if rng.random() < 0.3:
             return samples
@@ -145,14 +153,20 @@ class Batches:
         return samples + level * bank[begin : begin + len(samples)]
 
     def _batch(self, rng: random.Random, windows: list[Window], positions: int, first: int) -> Batch:
+        if self.silences:
+            windows = [self._silence(rng, w) if rng.random() < self.silences else w for w in windows]
         audio = np.zeros((len(windows), positions * 2 * HOP), np.float32)
         for row, window in zip(audio, windows):
             row[: len(window.samples)] = window.samples[: len(row)]
         shift = first * POSITION_SECONDS
-        labels = [self._labels(window.segments, shift, rng.random() < 0.5) for window in windows]
-        tokens = torch.full((len(labels), max(map(len, labels))), -100)
-        for row, ids in zip(tokens, labels):
-            row[: len(ids)] = torch.tensor(ids)
+        labels = [self.prompts(rng, window.segments, shift) for window in windows]
+        tokens = torch.full(
+            (len(labels), max(len(label.ids) for label in labels)), self.tokenizer.eos_token_id
+        )
+        learnt = torch.zeros(tokens.shape, dtype=torch.bool)
+        for at, label in enumerate(labels):
+            tokens[at, : len(label.ids)] = torch.tensor(label.ids)
+            learnt[at, : len(label.ids)] = torch.tensor(label.learnt)
         spelt = [
             [CHARACTERS.index(c) + 1 for c in " ".join(text for *_, text in w.segments)] for w in windows
         ]
@@ -167,18 +181,7 @@ class Batches:
                     text, 0
                 )
         mels = log_mels(torch.from_numpy(audio), self.filters, _equaliser(rng, len(windows)))
-        return Batch(mels, first, tokens, characters, lengths, frames)
-
-    def _labels(self, segments: list[tuple[float, float, str]], shift: float, timestamps: bool) -> list[int]:
-        ids = [self.start] if timestamps else [self.start, self.silent]
-        for begin, end, text in segments:
-            words = self.word_ids.get(text) or self.tokenizer(f" {text}", add_special_tokens=False).input_ids
-            ids += [self._time(begin + shift), *words, self._time(end + shift)] if timestamps else words
-        return [*ids, self.end]
-
-    def _time(self, seconds: float) -> int:
-        tick = round(min(seconds, WINDOW_SECONDS) / POSITION_SECONDS / TIMESTAMP_STEP) * TIMESTAMP_STEP
-        return self.zero + tick
+        return Batch(mels, first, tokens, learnt, characters, lengths, frames)
 
 
 def log_mels(

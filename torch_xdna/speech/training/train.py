@@ -31,6 +31,7 @@ from torch.nn import functional
 from torch_xdna.speech.training import recipe
 from torch_xdna.speech.training.batches import CHARACTERS, Batch, Batches
 from torch_xdna.speech.training.corpus import load
+from torch_xdna.speech.training.prompts import EARLIER
 from torch_xdna.speech.training.sentences import vocabulary
 
 CTC_WEIGHT = 0.3
@@ -41,13 +42,16 @@ CLIP_NORM = 1.0
 
 
 class Trainee(nn.Module):
-    """The Whisper model and the two heads that only training needs; `words`: classes of frames."""
+    """The Whisper model and the two heads that only training needs; `words`: classes of frames; `hears`: whether the
+    encoder has learnt all that it shall, so that only the decoder is trained."""
 
     whisper: Any  # mypy would have every submodule be a tensor or a module
 
-    def __init__(self, whisper: nn.Module, words: int):
+    def __init__(self, whisper: nn.Module, words: int, hears: bool = False):
         super().__init__()
-        self.whisper = whisper
+        self.whisper, self.hears = whisper, hears
+        if hears:
+            self.whisper.model.encoder.requires_grad_(False)
         self.frames = nn.Linear(self.whisper.config.d_model, words)
         self.ctc = nn.Linear(self.whisper.config.d_model, len(CHARACTERS) + 1)
 
@@ -69,13 +73,15 @@ class Trainee(nn.Module):
         frames.
         """
         hidden = self.encode(batch.mels, batch.first)
-        inputs = batch.tokens[:, :-1].clamp(min=0)
+        inputs = batch.tokens[:, :-1]
         decoded = self.whisper.model.decoder(input_ids=inputs, encoder_hidden_states=hidden, use_cache=False)
         logits = self.whisper.proj_out(decoded.last_hidden_state)
-        labels = batch.tokens[:, 1:]
+        labels = batch.tokens[:, 1:].masked_fill(~batch.learnt[:, 1:], -100)
         cross_entropy = functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), label_smoothing=LABEL_SMOOTHING, ignore_index=-100
         )
+        if self.hears:
+            return cross_entropy, torch.zeros(()), torch.zeros(())
         log_probabilities = self.ctc(hidden).log_softmax(-1).transpose(0, 1)
         frames = torch.full((len(hidden),), hidden.shape[1])
         ctc = functional.ctc_loss(
@@ -103,7 +109,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         "gloo", init_method=f"tcp://127.0.0.1:{arguments.port}", rank=rank, world_size=arguments.processes
     )
     torch.manual_seed(arguments.seed)
-    processor = recipe.processor(vocabulary())
+    processor = recipe.processor(vocabulary(), recipe.STAGES[arguments.stage])
     whisper = recipe.model(
         processor.tokenizer,
         width=arguments.width,
@@ -111,8 +117,10 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         decoder_layers=arguments.decoder_layers,
         dropout=arguments.dropout,
     )
-    batches = Batches(load(arguments.work / "corpus.npz"), processor, arguments.seed)
-    trainee = Trainee(whisper, words=1 + len(batches.classes)).train()
+    if arguments.start:
+        recipe.take_over(whisper, processor.tokenizer, arguments.start)
+    batches = Batches(load(arguments.work / "corpus.npz"), processor, arguments.seed, arguments.earlier)
+    trainee = Trainee(whisper, words=1 + len(batches.classes), hears=bool(arguments.start)).train()
     if rank == 0:
         print(f"{sum(p.numel() for p in whisper.parameters()) / 1e6:.2f} M parameters", flush=True)
     decay = [p for p in trainee.parameters() if p.ndim > 1 and p.requires_grad]
@@ -154,7 +162,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         if done % arguments.save_steps == 0 or done == arguments.steps:
             seconds = time.perf_counter() - begin
             state = {"model": trainee.state_dict(), "optimizer": optimizer.state_dict()}
-            save(checkpoint, step=done, seconds=seconds, **state)
+            save(checkpoint, step=done, seconds=seconds, stage=arguments.stage, **state)
 
 
 def average_gradients(module: nn.Module, processes: int) -> None:
@@ -172,6 +180,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--decay-steps", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--stage", choices=list(recipe.STAGES), default="plain")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="an exported folder whose weights to begin with; its encoder stays as it is",
+    )
+    parser.add_argument("--earlier", type=float, default=EARLIER, help="share of windows after earlier text")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--encoder-layers", type=int, default=3)
     parser.add_argument("--decoder-layers", type=int, default=2)
