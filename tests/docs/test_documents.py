@@ -59,6 +59,8 @@ NOT_RUN = {
     ".venv/bin/torch-xdna selftest": HARDWARE,
     "torch-xdna selftest": HARDWARE,
     "pip install -e .[serve]": NETWORK,
+    "pip install -e .[ray]": NETWORK,
+    "python tests/distributed/nodes.py": "a minute of several Ray nodes; by hand",
     "torch-xdna serve": SERVES,
     "torch-xdna serve --model openai/whisper-base": SERVES,
 }
@@ -108,6 +110,7 @@ CHEAPER = {
     **{f"python benchmarks/encoder.py --size {size}": ["HELP"] for size in ("tiny", "base", "small")},
     "python benchmarks/layers.py --size base": ["HELP"],
     "python benchmarks/serving.py": ["HELP"],
+    "python benchmarks/distributed.py": ["HELP"],
     "python benchmarks/modelled.py": [
         "python -c 'import sys; sys.path[0] = \"benchmarks\"; import modelled'"
     ],
