@@ -110,7 +110,6 @@ CHEAPER = {
     **{f"python benchmarks/encoder.py --size {size}": ["HELP"] for size in ("tiny", "base", "small")},
     "python benchmarks/layers.py --size base": ["HELP"],
     "python benchmarks/serving.py": ["HELP"],
-    "python benchmarks/distributed.py": ["HELP"],
     "python benchmarks/modelled.py": [
         "python -c 'import sys; sys.path[0] = \"benchmarks\"; import modelled'"
     ],
