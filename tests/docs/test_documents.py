@@ -108,6 +108,7 @@ CHEAPER = {
     "pytest -s -k host_cost tests/npu": ["python -m pytest -s -k host_cost tests/npu --collect-only -q"],
     # Minutes each; tests/bench runs encoder.py on a toy.
     **{f"python benchmarks/encoder.py --size {size}": ["HELP"] for size in ("tiny", "base", "small")},
+    "python benchmarks/encoder.py --size base --variants eager,eager-bf16,xdna": ["HELP"],
     "python benchmarks/layers.py --size base": ["HELP"],
     "python benchmarks/serving.py": ["HELP"],
     "python benchmarks/modelled.py": [
