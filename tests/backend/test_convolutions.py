@@ -71,6 +71,8 @@ def test_on_the_array() -> None:
     assert only_report().dispatches == 2
 
 
+OF_TWO = nn.Parameter(torch.ones(8, 3, 2, 4))
+
 # name -> (a convolution, its input): kernels, strides, paddings, dilations; equal sizes where they could be mixed up.
 WINDOWS = {
     "wav2vec2's first": (nn.Conv1d(1, 8, 10, stride=5), (2, 1, 203)),
@@ -86,6 +88,12 @@ WINDOWS = {
     "two dimensions of their own": (nn.Conv2d(3, 8, (3, 2), stride=(1, 2), padding=(2, 1)), (2, 3, 9, 7)),
     "dilated in one": (nn.Conv2d(3, 8, 3, dilation=(2, 1)), (1, 3, 9, 8)),
     "patches and a rest": (nn.Conv2d(3, 8, 4, stride=4), (1, 3, 10, 9)),
+    "padding by name": (nn.Conv2d(3, 8, 4, stride=4, padding="valid"), (2, 3, 8, 8)),
+    "same size by name": (nn.Conv2d(3, 8, 3, padding="same"), (2, 3, 8, 8)),
+    "one number for both": (
+        lambda x: torch.convolution(x, OF_TWO, None, [2], [1], [1], False, [0], 1),
+        (2, 3, 8, 8),
+    ),
     "all sizes equal, conv2d": (nn.Conv2d(4, 4, 4, padding=2), (4, 4, 4, 4)),
 }
 

@@ -26,7 +26,8 @@ def convolution(state: MatchState, node: fx.Node) -> Match | Refusal:
     """aten.convolution over (batch, channels, size) or (batch, channels, height, width)."""
     x, weight, bias, strides, paddings, dilations, backward, _, groups = arguments(node)
     kernel = [int(k) for k in shape_of(weight)[2:]]
-    windows = tuple(map(Window, kernel, strides, paddings, dilations))
+    given = (_each(values, len(kernel)) for values in (strides, paddings, dilations))
+    windows = tuple(Window(*values) for values in zip(kernel, *given, strict=True))
     if len(kernel) > 2:
         return Refusal(f"the device takes conv1d and conv2d, this convolution has {len(kernel)} dimensions")
     if backward or groups != 1:
@@ -50,6 +51,11 @@ def convolution(state: MatchState, node: fx.Node) -> Match | Refusal:
         matrix.batch, matrix.rows, n,
         (full("b", matrix.batch), full("c", n), *_spatial(shape_of(node)[2:])),
     )  # fmt: skip
+
+
+def _each(values: Any, dimensions: int) -> list[int]:
+    """One number may stand for all dimensions, as `padding="valid"` gives it."""
+    return [int(v) for v in values] * (dimensions if len(values) == 1 else 1)
 
 
 def _gathers(state: MatchState, x: fx.Node, stride: int) -> bool:
