@@ -113,7 +113,8 @@ def encoders(simulated: dict[tuple[str, float], float]) -> list[str]:
         f"{CLOCKS[1]:g} GHz (target 8.5 ms per layer).",
         f"The model's errors on the published whole-array products: median {middle:.1%}, worst {worst:.1%} "
         "(modelled_calibration.md). Our kernels were never measured: their loops are scheduled for the "
-        "core's slots and registers, with what a compiler lost on traced loops of others (`python -m kernels_xdna1`).",
+        "core's slots and registers, with what a compiler lost on traced loops of others "
+        "(`python -m kernels_xdna1`).",
     ]
 
 

@@ -1,8 +1,8 @@
 """Counts and schedules what each kernel issues per call, with the counting build, and keeps it in cycles.json.
 
-`python -m kernels_xdna1 count` writes the file; nothing else is generated from hardware or by hand. A variant is what a
-call's cost depends on: GELU or not, this column's object or not, the kind of a row operation. Calls whose cost varies
-(first and last block of a row, key blocks that raise a maximum) are averaged over one typical pass.
+`python -m kernels_xdna1 count` writes the file; nothing else is generated from hardware or by hand. A variant is
+what a call's cost depends on: GELU or not, this column's object or not, the kind of a row operation. Calls whose cost
+varies (first and last block of a row, key blocks that raise a maximum) are averaged over one typical pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of `python -m kernels_xdna1`: kernels, their loops with modelled cycles, traced loops of others."""
+"""Tables of `python -m kernels_xdna1`: kernels, their loops with modelled cycles, traced loops of others."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@
 #include <tuple>
 
 #ifdef KERNELS_FOR_CORE
-#define AT_LEAST(trips) _Pragma("clang loop min_iteration_count(" #trips ")")
+#define PRAGMA(words) _Pragma(#words)  // takes one string: no concatenation
+#define AT_LEAST(trips) PRAGMA(clang loop min_iteration_count(trips))
 #define SHARED __attribute__((noinline)) static
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define ROLLED _Pragma("clang loop unroll(disable)")

@@ -130,7 +130,8 @@ def test_an_arrow_back_up_would_be_found(tmp_path: Path) -> None:
     asked = tmp_path / "importlinter.ini"
     asked.write_text(
         "[importlinter]\nroot_packages =\n    lowering\n    kernels_xdna1\n\n"
-        "[importlinter:contract:1]\nname = upside down\ntype = layers\nlayers =\n    kernels_xdna1\n    lowering\n"
+        "[importlinter:contract:1]\nname = upside down\ntype = layers\n"
+        "layers =\n    kernels_xdna1\n    lowering\n"
     )
     run = lint_imports("--config", str(asked))
     assert run.returncode == 1 and "lowering.limits -> kernels_xdna1.contract" in run.stdout

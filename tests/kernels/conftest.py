@@ -11,7 +11,7 @@ def kernels():
 
 @pytest.fixture(scope="session")
 def checked_kernels():
-    """Bounds and alignment checked, operations counted: the same build as `python -m kernels_xdna1 count` uses."""
+    """Bounds and alignment checked, operations counted: the build of `python -m kernels_xdna1 count`."""
     return host.load(debug=True, counting=True)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from kernels_xdna1 import peano_build, sizes
+from kernels_xdna1 import host, peano_build, sizes
 from kernels_xdna1.__main__ import main
 from kernels_xdna1.description import BY_NAME
+from kernels_xdna1.host_compiler import compiler
 from lowering.overlay.variants import FULL, VARIANTS
 
 SOURCES = sorted((Path(peano_build.__file__).parent / "kernels").iterdir())
@@ -75,3 +77,16 @@ def test_what_kernels_share_counts_once() -> None:
     )
     assert both == products
     assert "exponentials" not in sizes.functions(BY_NAME, only_layer_norm=True)
+
+
+@pytest.mark.parametrize("defines", [(), ("-DONLY_LAYER_NORM",)], ids=["full", "only layer_norm"])
+def test_what_the_core_compiles_is_cpp(defines: tuple[str, ...], tmp_path: Path) -> None:
+    """The core's macros, which no build for the CPU uses, with the CPU's API: pragmas that only Peano knows are passed
+    over, but they must be pragmas."""
+    unit = tmp_path / "unit.cc"
+    unit.write_text(peano_build.unit(tuple(BY_NAME)))
+    flags = [flag for flag in host.FLAGS if flag not in ("-fPIC", "-shared")]
+    includes = [f"-I{host.HERE / 'host_api'}", f"-I{host.HERE / 'kernels'}"]
+    command = [compiler()[0], *flags, "-Wno-unknown-pragmas", "-fsyntax-only", "-DKERNELS_FOR_CORE", *defines]
+    run = subprocess.run([*command, *includes, str(unit)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[:2000]

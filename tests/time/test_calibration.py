@@ -25,7 +25,7 @@ def test_array_rows_are_met():
 def test_every_row_is_predicted_but_those_of_another_kernel():
     predicted = {row.id for row in calibrate.table()}
     published = {row["id"] for row in csv.DictReader(calibrate.CSV.open())}
-    # hand-written kernels; pure inputs of the model; traced loops, which `python -m kernels_xdna1 precedents` predicts
+    # hand-written kernels; pure inputs of the model; traced loops (`python -m kernels_xdna1 precedents`)
     traced = {name for name in published if name.startswith("K")}
     assert published - predicted == {"L1", "L10", "M6", "M8"} | traced
 
