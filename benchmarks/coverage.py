@@ -52,9 +52,17 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     chosen = [m for m in MODELS if not args.only or any(o.lower() in m.name.lower() for o in args.only)]
     began, found = time.monotonic(), []
+    failed: list[str] = []
     for model in chosen:
-        found.append(cover(model, errors=not args.no_errors))
+        try:
+            found.append(cover(model, errors=not args.no_errors))
+        except Exception as error:  # one model's fault must not lose the others' rows
+            failed.append(f"{model.name}: {type(error).__name__}: {error}")
+            continue
         print(f"{time.monotonic() - began:5.0f} s  {line(found[-1])}", flush=True)
+    if failed:
+        print("failed, and no table written:\n" + "\n".join(failed))
+        return 1
     if not args.only:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "coverage.md").write_text(table(found), encoding="utf-8")
