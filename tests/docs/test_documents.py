@@ -59,6 +59,7 @@ NOT_RUN = {
     ".venv/bin/torch-xdna selftest": HARDWARE,
     "torch-xdna selftest": HARDWARE,
     "pip install -e .[serve]": NETWORK,
+    "pip install -e .[fast,evaluate]": NETWORK,
     "torch-xdna serve": SERVES,
     "torch-xdna serve --model openai/whisper-base": SERVES,
 }
@@ -101,6 +102,7 @@ CHEAPER = {
     **{f"python benchmarks/encoder.py --size {size}": ["HELP"] for size in ("tiny", "base", "small")},
     "python benchmarks/layers.py --size base": ["HELP"],
     "python benchmarks/serving.py": ["HELP"],
+    "python benchmarks/transcribe.py MODEL RECORDING": ["HELP"],
     "python benchmarks/modelled.py": [
         "python -c 'import sys; sys.path[0] = \"benchmarks\"; import modelled'"
     ],

@@ -16,6 +16,9 @@ from torch_xdna.speech.decoders import Asked, Said
 from torch_xdna.speech.vocabulary import Vocabulary
 
 MEDIAN = 7  # frames over which attention is smoothed before words are placed (openai/whisper, timing.py)
+MULTILINGUAL = (
+    51_865  # tokens from which on CTranslate2 takes a Whisper for multilingual (src/models/whisper.cc)
+)
 DEFAULTS = [-1]  # CTranslate2's: the ids that the folder's config.json names
 
 
@@ -63,6 +66,11 @@ class Ct2Decoder:
         self.compute_type, self.threads = self._model.compute_type, threads or _cores()
 
     def languages(self, hidden: Any) -> list[dict[str, float]]:
+        if not self._model.is_multilingual:
+            raise XdnaError(
+                f"CTranslate2 detects languages in vocabularies of {MULTILINGUAL} tokens or more and this one has "
+                f"{self.vocabulary.rows}: name the language with --language, or use --decoder hf"
+            )
         found = self._model.detect_language(_view(hidden))
         return [{token[2:-2]: chance for token, chance in window} for window in found]
 
