@@ -149,6 +149,8 @@ def main() -> None:
         lines.append(f"| {workers} | {threads} | {audio / between:.1f} | {in_all:.0f} |")
     lines += [
         "",
+        "One worker has both cores, two have one each, so they can be no faster together here; the machine was shared.",
+        "",
         f"CPU seconds per hour of audio ({options.label}, {what}): reading and resampling "
         f"{3600 * costs.reading:.1f}, features and decoder {3600 * costs.decoding:.0f}.",
         "",

@@ -21,7 +21,9 @@ from torch_xdna.speech.windows import Window
 
 pytestmark = pytest.mark.slow
 REAL = Path(__file__).parents[1] / "real"
-JFK, SPANISH, TALK = (REAL / "data" / name for name in ("jfk.flac", "es_test_clip.wav", "ted_60.m4a"))
+JFK, SPANISH, TALK, NAME = (
+    REAL / "data" / name for name in ("jfk.flac", "es_test_clip.wav", "ted_60.m4a", "hotwords.mp3")
+)
 SAID = "And so my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
 
 
@@ -56,24 +58,23 @@ def test_real_recordings(base: Process) -> None:
         assert spanish.language == "spanish" and "dominio público" in spanish.text
         english = client.audio.translations.create(model="whisper-1", file=SPANISH).text
         assert "public domain" in english.lower()
-        hinted = create(
-            model="whisper-1", file=JFK, prompt="JOHN F. KENNEDY, AND SO ON. ASK NOT. FELLOW AMERICANS."
-        )
-        assert hinted.text != SAID and hinted.text.lower().startswith("and so my fellow americans")
+        assert "ComfyUI" not in create(model="whisper-1", file=NAME).text
+        assert "ComfyUI" in create(model="whisper-1", file=NAME, prompt="ComfyUI").text
         talk = create(model="whisper-1", file=TALK, stream=True)
         deltas = [event for event in talk if event.type == "transcript.text.delta"]
-        assert len(deltas) > 3 and "government major" in deltas[0].delta
+        assert len(deltas) > 3 and "So in college" in deltas[0].delta
 
 
 def test_real_recordings_from_a_shell(base: Process) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    for path, expected in (("/v1/audio/transcriptions", SAID), ("/inference", f" {SAID}\n")):
+    for path in ("/v1/audio/transcriptions", "/inference"):
         form = ["-F", f"file=@{JFK}", "-F", "temperature=0.0", "-F", "response_format=json"]
         done = subprocess.run(
             ["curl", "-sS", base.address + path, *form], capture_output=True, text=True, timeout=60
         )
-        assert json.loads(done.stdout)["text"] == expected
+        # whisper.cpp's form has a line per segment.
+        assert json.loads(done.stdout)["text"].split() == SAID.split()
 
 
 def test_a_ctranslate2_folder_whose_device_fails(monkeypatch: pytest.MonkeyPatch) -> None:

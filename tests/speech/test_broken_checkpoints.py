@@ -18,7 +18,7 @@ from torch_xdna.errors import XdnaError
 from torch_xdna.speech.loading import load_whole
 
 WEIGHTS = "model.safetensors"
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 2808720\n"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 2692736\n"
 
 
 def entries(name: str, *path: str, **changes: object) -> Callable[[Path], None]:

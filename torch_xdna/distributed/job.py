@@ -184,8 +184,7 @@ class _Jobs:
             compute=ray.data.ActorPoolStrategy(size=self.claims.workers),
             num_cpus=self.claims.cores,
             resources=self.claims.resources or None,
-            max_restarts=-1,
-            max_task_retries=_RETRIES,
+            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _RETRIES},
         )
 
 

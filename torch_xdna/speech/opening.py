@@ -33,10 +33,7 @@ def load(
         return found
     found = Transcriber(*load_whole(name), short_context=short_context)
     assert found.model is not None
-    few = (
-        found.vocabulary.is_multilingual and found.vocabulary.rows < ct2.MULTILINGUAL
-    )  # as the shipped model's
-    if decoder == "ctranslate2" or (decoder == "auto" and ct2.missing() is None and not few):
+    if decoder == "ctranslate2" or (decoder == "auto" and ct2.missing() is None):
         _take_ct2(found, name, needed=decoder == "ctranslate2")
     if short_context:
         found.encoder = _numpy_encoder(found.model, device or "auto")
