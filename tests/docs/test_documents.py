@@ -59,6 +59,7 @@ NOT_RUN = {
     ".venv/bin/torch-xdna selftest": HARDWARE,
     "torch-xdna selftest": HARDWARE,
     "pip install -e .[serve]": NETWORK,
+    "pip install -e .[fast,evaluate]": NETWORK,
     "pip install -e .[ray]": NETWORK,
     "python tests/distributed/nodes.py": "a minute of several Ray nodes; by hand",
     "torch-xdna serve": SERVES,
@@ -111,6 +112,7 @@ CHEAPER = {
     "python benchmarks/encoder.py --size base --variants eager,eager-bf16,xdna": ["HELP"],
     "python benchmarks/layers.py --size base": ["HELP"],
     "python benchmarks/serving.py": ["HELP"],
+    "python benchmarks/transcribe.py MODEL RECORDING": ["HELP"],
     "python benchmarks/modelled.py": [
         "python -c 'import sys; sys.path[0] = \"benchmarks\"; import modelled'"
     ],

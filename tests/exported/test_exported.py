@@ -176,7 +176,7 @@ def test_what_can_not_be_exported_is_said(model, tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path) -> None:
     arguments = [speech.CHECKPOINT, "-o", str(tmp_path / "a.xdna"), "--context", "64", "--columns", "1"]
     result = CliRunner().invoke(command.command, arguments)
-    assert result.exit_code == 0 and "MB" in result.stderr
+    assert result.exit_code == 0 and "MB" in result.stdout
     manifest = files.File(tmp_path / "a.xdna").manifest
     assert (
         manifest["columns"] == 1

@@ -15,6 +15,8 @@ from torch_xdna import reports
 from torch_xdna.exported.sources import source
 from torch_xdna.speech.audio import read
 
+pytestmark = pytest.mark.slow  # Hugging Face decodes in fp32
+
 DATA = Path(__file__).parent / "data"
 ENGLISH = (
     "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
@@ -52,12 +54,12 @@ def test_the_pipeline_tells_words_at_their_times(tiny_en: Path, model, jfk: np.n
 def test_long_form_generation(tiny_en: Path, model, jfk: np.ndarray) -> None:
     """More than one window: Whisper's own sequential loop."""
     processor = WhisperProcessor.from_pretrained(tiny_en)
-    audio = np.concatenate([jfk, np.zeros(8_000, np.float32)] * 4)
+    audio = np.concatenate([jfk, np.zeros(8_000, np.float32)] * 3)
     inputs = processor(audio, sampling_rate=16_000, return_tensors="pt", truncation=False, padding="longest",
                        return_attention_mask=True)  # fmt: skip
     ids = model.generate(**inputs, return_timestamps=True)
     text = plain(processor.batch_decode(ids, skip_special_tokens=True)[0])
-    assert text.count("ask what you can do for your country") >= 3
+    assert text.count("ask what you can do for your country") >= 2
 
 
 def test_an_assistant_drafts(tiny_en: Path, model, jfk: np.ndarray) -> None:

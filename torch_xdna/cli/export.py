@@ -28,4 +28,4 @@ def command(model: str, path: Path, columns: str, contexts: tuple[int, ...]) -> 
 
     output.check(path)
     export(model, path, int(columns), contexts or None)
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB", err=True)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

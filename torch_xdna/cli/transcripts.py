@@ -38,7 +38,8 @@ class Writer:
 
 @dataclass(frozen=True)
 class FolderWriter:
-    """One file per recording and form in `folder`, written in one step; `names`: without ending, by path."""
+    """One file per recording and form in `folder`, written in one step, its path on stdout; `names`: without ending,
+    by path."""
 
     folder: Path
     forms: Sequence[str]
@@ -51,7 +52,9 @@ class FolderWriter:
         stem = self.names[job.path] + (".incomplete" if incomplete else "")
         for form in self.forms:
             _, text = _text(job, form, self.language)
-            output.write(self.folder / f"{stem}.{ENDINGS[form]}", text.encode())
+            path = self.folder / f"{stem}.{ENDINGS[form]}"
+            output.write(path, text.encode())
+            click.echo(path)
 
 
 def folder_names(folder: Path, paths: Sequence[Path]) -> dict[Path, str]:
