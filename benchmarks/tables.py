@@ -1,4 +1,4 @@
-"""All of benchmarks/results by one command: `python benchmarks/tables.py [--quick] [--only encoder layers modelled]`.
+"""All of benchmarks/results by one command: `python benchmarks/tables.py [--quick] [--only encoder coverage ...]`.
 
 Measured parts come first and want a machine that does nothing else (about ten minutes on two cores), then the
 modelled ones. Every part writes its files when it is done, and one that fails does not stop the next. `--quick` tries
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-KINDS = ("encoder", "layers", "modelled")
+KINDS = ("encoder", "layers", "coverage", "modelled")
 QUICK = HERE.parent / "build" / "results"
 # modelled.py knows one folder; a quick run must not write there.
 MODELLED_QUICK = """
@@ -51,7 +51,12 @@ def full() -> list[tuple[str, ...]]:
     encoders = [
         (f"encoder {size}", "encoder.py", "--size", size, "--rounds", n) for size, n in rounds.items()
     ]
-    return [*encoders, ("layers base", "layers.py", "--size", "base"), ("modelled", "modelled.py")]
+    return [
+        *encoders,
+        ("layers base", "layers.py", "--size", "base"),
+        ("coverage", "coverage.py"),
+        ("modelled", "modelled.py"),
+    ]
 
 
 def quick() -> list[tuple[str, ...]]:
@@ -59,6 +64,7 @@ def quick() -> list[tuple[str, ...]]:
     return [
         ("encoder tiny", "encoder.py", "--size", "tiny", "--rounds", "2", *out),
         ("layers tiny", "layers.py", "--size", "tiny", "--quick", *out),
+        ("coverage of two", "coverage.py", "--only", "BERT base", "ViT", *out),
         ("modelled (closed form)", "-c", MODELLED_QUICK, str(QUICK)),
     ]
 

@@ -54,8 +54,10 @@ def cycles(kernel: str, variant: str = "") -> float:
 
 
 def stock_cycles(kernel: str, variant: str = "") -> float:
-    """The same at the rate that was assumed for every kernel before. Raises KeyError."""
-    return float(STOCK_CYCLES[_key(kernel, variant)])
+    """The same at the rate that was assumed for every kernel before; kernels that are newer, at its factor. Raises
+    KeyError."""
+    found = STOCK_CYCLES.get(_key(kernel, variant))
+    return float(found or bound(kernel, variant) * STOCK_64.factor + EMPTY_CALL)
 
 
 def loops(kernel: str, variant: str = "") -> list[dict[str, Any]]:

@@ -348,7 +348,7 @@ def _later(units: Sequence[Unit], at: list[int], ii: int) -> list[int]:
             for s, _, _ in unit.needs
             if units[s].slots and all(u == i or at[u] <= at[i] for u, _, _ in users[s])
         ]
-        if not users[i] or not slot_of[i] or sum(units[s].bytes for s in set(ends)) > unit.bytes:
+        if not users[i] or not slot_of[i] or sum(map(_weight, (units[s] for s in set(ends)))) > _weight(unit):
             continue
         latest = min((at[u] - latency + ii * d for u, latency, d in users[i] if u != i), default=at[i])
         used.discard((slot_of[i], at[i] % ii))
@@ -359,6 +359,11 @@ def _later(units: Sequence[Unit], at: list[int], ii: int) -> list[int]:
                 break
         used.add((slot_of[i], at[i] % ii))
     return at
+
+
+def _weight(unit: Unit) -> int:
+    """Bytes, those of the smaller file twice."""
+    return unit.bytes * (2 if unit.file == "vector" else 1)
 
 
 def _registers(units: Sequence[Unit], at: Sequence[int], ii: int) -> dict[str, int]:

@@ -9,19 +9,19 @@ from functools import lru_cache
 from typing import Any
 
 from lowering import limits, ops
-from lowering.buffers import EVERY_FORM, Buffer, Forms
+from lowering.buffers import ACTIVATIONS, EVERY_FORM, Buffer, Forms
 from lowering.commands.encode import encode
 from lowering.commands.schedule import schedule
 from lowering.errors import LimitError
-from lowering.host_data.fills import HeaderFill
+from lowering.host_data.fills import HeaderFill, HeaderInput, HeaderTarget
 from lowering.limits import BLOCK_BYTES
 from lowering.program import Placement, Program, StepFacts
 from lowering.steps import placement
 from lowering.steps.kinds import AttentionStep, GemmStep, RowStep, Step, reads, writes
 from lowering.steps.plan import StepList, plan_steps
-from lowering.streams.attention import attention_streams
-from lowering.streams.gemm import gemm_streams
-from lowering.streams.rows import row_streams
+from lowering.streams.attention import attention_header, attention_streams
+from lowering.streams.gemm import gemm_header, gemm_streams
+from lowering.streams.rows import row_header, row_streams
 from lowering.streams.split import LONGEST_S, SPLITS, cut
 from lowering.streams.step_streams import PATHS, StepStreams
 
@@ -33,6 +33,11 @@ _LOWER: dict[type[Step], Callable[[Any, int], StepStreams]] = {
     AttentionStep: attention_streams,
     RowStep: row_streams,
 }
+_HEADER: dict[type[Step], Callable[[Any, int], tuple[int, ...]]] = {
+    GemmStep: gemm_header,
+    AttentionStep: attention_header,
+    RowStep: row_header,
+}
 
 
 def lower(
@@ -43,12 +48,14 @@ def lower(
     split: str | None = None,
     longest_s: float = LONGEST_S,
     forms: Mapping[str, Forms] | None = None,
+    headers_with_inputs: bool = False,
 ) -> Program:
     """The program of a region on 1, 2 or 4 columns. Programs are kept by all arguments.
 
     `iterated` False writes iterated descriptors out as more transfers: the same bits, a longer stream.
     `split` "layer" or "op" makes a dispatch of each layer or step instead of one of all; in any case dispatches are
     split that are modelled to take longer than `longest_s` (`lowering.streams.split`). The same bits, too.
+    `headers_with_inputs` places the steps' headers among the activations instead of the weights (`lowering.lengths`).
     `forms` says which forms each path's ("A", "B", "C") descriptors may have, for tests of single ones.
 
     Raises `LoweringError` for an op that the array can't run, `LimitError` for an exceeded limit; both say
@@ -61,27 +68,33 @@ def lower(
     chosen = forms or {}
     default = Forms(iterated=iterated)
     allowed = tuple(chosen.get(path, default) for path in PATHS)
-    return _lower(region, columns, allowed, split, longest_s)
+    return _lower(region, columns, allowed, split, longest_s, headers_with_inputs)
 
 
 def steps_and_streams(
     region: ops.Region,
     columns: int = limits.COLUMNS.maximum,
     forms: tuple[Forms, ...] = (Forms(),) * len(PATHS),
+    headers_with_inputs: bool = False,
 ) -> tuple[StepList, Placement, list[StepStreams]]:
     """The first half of `lower`, for those who want to see it: steps with their buffers placed, and what each step
     moves. Raises as `lower` does."""
-    planned = plan_steps(region)
+    planned = plan_steps(region, headers_with_inputs=headers_with_inputs)
     placed = _place(planned)
     return planned, placed, [_limited(_LOWER[type(step)](step, columns), forms) for step in planned.steps]
 
 
 @lru_cache(maxsize=32)
 def _lower(
-    region: ops.Region, columns: int, forms: tuple[Forms, ...], split: str | None, longest_s: float
+    region: ops.Region,
+    columns: int,
+    forms: tuple[Forms, ...],
+    split: str | None,
+    longest_s: float,
+    headers_with_inputs: bool,
 ) -> Program:
     start = time.perf_counter()
-    planned, placed, all_streams = steps_and_streams(region, columns, forms)
+    planned, placed, all_streams = steps_and_streams(region, columns, forms, headers_with_inputs)
     names = [step.name for step in planned.steps]
     parts = cut(planned.steps, all_streams, columns, split=split, longest_s=longest_s)
     scheduled = [
@@ -98,11 +111,25 @@ def _lower(
         steps=tuple(_facts(planned.steps, all_streams, step_of_command)),
         memory=placed,
         weights=tuple((buffer, filler or headers[buffer]) for buffer, filler in planned.weights),
-        inputs=tuple(planned.inputs),
+        inputs=(*planned.inputs, *_header_inputs(planned.steps, all_streams)),
         outputs=tuple(planned.outputs),
         dispatches=tuple(encode(made.commands, device_columns=columns) for made in scheduled),
         generation_seconds=time.perf_counter() - start,
     )
+
+
+def header_words(step: Step, columns: int) -> tuple[int, ...]:
+    """The words of a step's header object."""
+    return _HEADER[type(step)](step, columns)
+
+
+def _header_inputs(steps: list[Step], all_streams: list[StepStreams]) -> list[HeaderInput]:
+    """For the headers that lie among the activations."""
+    return [
+        HeaderInput(HeaderTarget(step.header), streams.header)
+        for step, streams in zip(steps, all_streams)
+        if step.header.arg == ACTIVATIONS
+    ]
 
 
 def _limited(streams: StepStreams, forms: tuple[Forms, ...]) -> StepStreams:
@@ -120,6 +147,9 @@ def _place(planned: StepList) -> Placement:
     lifetimes: dict[Buffer, placement.Lifetime] = {}
     for fill in planned.inputs:
         lifetimes[fill.target.buffer] = (-1, -1)
+    for step in planned.steps:
+        if step.header.arg == ACTIVATIONS:
+            lifetimes[step.header] = (-1, len(planned.steps))
     for index, step in enumerate(planned.steps):
         for buffer in (*reads(step), *writes(step)):
             first, last = lifetimes.get(buffer, (index, index))

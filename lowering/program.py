@@ -9,7 +9,7 @@ import numpy as np
 
 from lowering.buffers import Buffer
 from lowering.commands.commands import Command
-from lowering.host_data.fills import InputFill, OutputTake, WeightFiller
+from lowering.host_data.fills import HeaderInput, InputFill, OutputTake, WeightFiller
 from lowering.limits import BLOCK, BLOCK_BYTES
 
 Range = tuple[int, int]  # byte offset, byte size
@@ -65,7 +65,7 @@ class Program:
     steps: tuple[StepFacts, ...]
     memory: Placement
     weights: tuple[tuple[Buffer, WeightFiller], ...]
-    inputs: tuple[InputFill, ...]
+    inputs: tuple[InputFill | HeaderInput, ...]
     outputs: tuple[OutputTake, ...]
     dispatches: tuple[np.ndarray, ...] = field(repr=False, compare=False)
     generation_seconds: float = field(default=0.0, compare=False)

@@ -26,7 +26,8 @@ class Row:
 
     op: its ATen name; name: the module or parameter that it belongs to; shape: of its result, a symbolic
     size as a string; where: "device" or "eager" (the CPU); region: number of the region, None if eager;
-    reason: why it is eager, or what became of an op that the device needs not execute.
+    reason: why it is eager, or what became of an op that the device needs not execute; flops: multiplications and
+    additions, 0 of an op that is no product.
     """
 
     op: str
@@ -36,6 +37,7 @@ class Row:
     where: str
     region: int | None = None
     reason: str = ""
+    flops: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ class Report:
         return sum(row.where == EAGER for row in self.rows)
 
     @property
+    def flops_share(self) -> float:
+        """The share of all multiplications and additions that runs on the device; 1 where there are none."""
+        total = sum(row.flops for row in self.rows)
+        return sum(row.flops for row in self.rows if row.where == DEVICE) / total if total else 1.0
+
+    @property
     def dispatches(self) -> int:
         """Commands sent to the device so far, by every model that shares the executables."""
         return sum(s.dispatches for s in self._stats())
@@ -177,6 +185,7 @@ class Report:
             "summary": self.summary(),
             "regions": self.regions,
             "device_ops": self.device_ops,
+            "flops_share": self.flops_share,
             "eager_ops": self.eager_ops,
             "compiles": self.compiles,
             "dispatches": self.dispatches,
@@ -228,6 +237,8 @@ class Report:
         counts = f"{_count(self.device_ops, 'op')} on the device, {_count(self.compiles, 'compile')}"
         if self.dispatches_per_call > self.regions:
             counts += f", {self.dispatches_per_call} dispatches per call"
+        if self.flops_share < 1:
+            counts += f", {100 * self.flops_share:.1f} % of the arithmetic"
         console.print(f"{self.summary()} ({counts})")
         return text.getvalue()
 

@@ -11,11 +11,14 @@ from torch import fx
 
 from torch_xdna.capture import NEEDS_GRADIENTS
 from torch_xdna.errors import FallbackError
+from torch_xdna.execution import any_length
 from torch_xdna.execution.lengths import REASON, by_row
+from torch_xdna.flops import flops
 from torch_xdna.matching import MatchState, Refusal, is_compute
 from torch_xdna.matching.layout import size_of
 from torch_xdna.matching.rows import module_path
 from torch_xdna.partitioning.partition import Partition
+from torch_xdna.partitioning.regions import GraphRegion
 from torch_xdna.report import DEVICE, EAGER, Row
 
 # No reason for a warning: what the device gives does not wait for it.
@@ -72,7 +75,7 @@ _WARNED: set[str] = set()
 
 def report_rows(graph: fx.Graph, state: MatchState, parts: Partition) -> tuple[Row, ...]:
     region = {node: i for i, part in enumerate(parts.regions) for node in part.nodes}
-    lengths = {i: REASON if by_row(part.region, part.batch) else "" for i, part in enumerate(parts.regions)}
+    lengths = {i: _length(part) for i, part in enumerate(parts.regions)}
     exported = {b.node for part in parts.regions for b in part.outputs}
     eager = set(parts.eager)
     out = []
@@ -102,6 +105,13 @@ def report_rows(graph: fx.Graph, state: MatchState, parts: Partition) -> tuple[R
     return tuple(out)
 
 
+def _length(part: GraphRegion) -> str:
+    """What becomes of a symbolic number of rows."""
+    if part.lengths:
+        return any_length.REASON
+    return REASON if by_row(part.region, part.batch) else ""
+
+
 def _first_tensor(value: Any) -> torch.Tensor | None:
     """The tensor, or the first of an op's results that is one: a custom op may return numbers or lists first."""
     if isinstance(value, torch.Tensor):
@@ -114,6 +124,7 @@ def _row(
     op: str, node: fx.Node, value: torch.Tensor | None, where: str, region: int | None, reason: str
 ) -> Row:
     if value is None:
-        return Row(op, module_path(node), (), "no tensor", where, region, reason)
+        return Row(op, module_path(node), (), "no tensor", where, region, reason, flops(node))
     sizes = tuple(s if isinstance(s, int) else str(s) for s in map(size_of, value.shape))
-    return Row(op, module_path(node), sizes, str(value.dtype).removeprefix("torch."), where, region, reason)
+    dtype = str(value.dtype).removeprefix("torch.")
+    return Row(op, module_path(node), sizes, dtype, where, region, reason, flops(node))

@@ -18,10 +18,13 @@ extern "C" void gemm_params(const bfloat16 *__restrict b, float *__restrict acc,
         y[0] = aie::add(x[0], row);
     });
     if (hdr[word::panel_gelu] == 0 || finish_activates(hdr)) return;
-    // In place, where no trip can begin before the last one's results are written: slow, but short, and only the second
-    // convolution of a Whisper encoder has both.
-    for (int i = 0; i < block_elements; i += sum_tile) {
+    // In place, where no trip can begin before the last one's results are written: two tiles share its length. Only the
+    // second convolution of a Whisper encoder has both GELU and a residual.
+    const auto *sums = reinterpret_cast<const int32_t *>(acc);
+    for (int i = 0; i < block_elements; i += 2 * sum_tile) {
         TRIP("gelu in place");
-        store_sums(acc + i, gelu(aie::load_v<16>(reinterpret_cast<const int32_t *>(acc) + i)));
+        const i16 first = aie::load_v<16>(sums + i), second = aie::load_v<16>(sums + i + sum_tile);
+        const sum16 y0 = gelu(first), y1 = gelu(second);
+        store_sums(acc + i, y0), store_sums(acc + i + sum_tile, y1);
     }
 }

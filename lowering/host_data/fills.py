@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lowering.buffers import KeyValues, Matrix
+from lowering.buffers import Buffer, KeyValues, Matrix
 from lowering.host_data import blocks
 from lowering.host_data.conv_input import ConvInput, Slot
 from lowering.limits import BLOCK
@@ -125,6 +125,27 @@ class InputFill:
         else:
             packed = blocks.pack_a(matrix, self.target.row_blocks, self.target.col_blocks)
             out[...] = packed.reshape(out.shape)
+
+
+@dataclass(frozen=True)
+class HeaderTarget:
+    """Where a header object lies among the activations."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True)
+class HeaderInput:
+    """A header object that the host writes with each call's inputs, since it depends on their length."""
+
+    target: HeaderTarget
+    words: tuple[int, ...]
+    index: int = 0  # of an input of the region; which one does not matter
+
+    def fill(self, activations: np.ndarray, matrix: np.ndarray) -> None:
+        """As `InputFill.fill`; the matrix is not looked at."""
+        buffer = self.target.buffer
+        HeaderFill(self.words).fill(activations[buffer.offset : buffer.offset + buffer.blocks], {})
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ class AttentionStep(Step):
 
 @dataclass(eq=False)
 class RowStep(Step):
-    """layer_norm, softmax, gelu or add over whole row blocks; `columns_valid` true columns."""
+    """layer_norm, softmax, gelu or add over whole row blocks; `valid_columns` true columns. `vectors`: gamma and beta
+    of a layer_norm, where they do not follow its header."""
 
     op: str  # layer_norm, softmax, gelu, add
     x: Matrix
@@ -96,6 +97,7 @@ class RowStep(Step):
     valid_columns: int
     y: Matrix | None = None
     eps: float = 0.0
+    vectors: Buffer | None = None
 
     @property
     def kind(self) -> str:

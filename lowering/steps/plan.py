@@ -48,14 +48,16 @@ class StepList:
     outputs: list[OutputTake] = field(default_factory=list)
 
 
-def plan_steps(region: ops.Region) -> StepList:
-    """The steps of a region. Raises `LoweringError` (or `LimitError`) for what the array can't run."""
-    return _Planner(region).run()
+def plan_steps(region: ops.Region, *, headers_with_inputs: bool = False) -> StepList:
+    """The steps of a region; `headers_with_inputs`: see `lowering.lengths`. Raises `LoweringError` (or `LimitError`)
+    for what the array can't run."""
+    return _Planner(region, headers_with_inputs).run()
 
 
 class _Planner:
-    def __init__(self, region: ops.Region) -> None:
+    def __init__(self, region: ops.Region, headers_with_inputs: bool) -> None:
         self.region = region
+        self.headers_with_inputs = headers_with_inputs
         self.values = {v.id: v for v in region.values}
         self.shapes = {p.name: p.shape for p in region.params}
         self.list = StepList()
@@ -148,6 +150,8 @@ class _Planner:
         return buffer
 
     def _header(self, op_name: str) -> Buffer:
+        if self.headers_with_inputs:
+            return Buffer(ACTIVATIONS, 1, f"{op_name} header")
         return self._weights(1, None, f"{op_name} header")
 
     def _parameter(self, name: str, rows: int, cols: int) -> Matrix:
@@ -319,7 +323,11 @@ class _Planner:
         width = self.values[op.out].cols
         limits.NORM_WIDTH.check(width, f"the width of {self._who(op)}")
         self._row_step("layer_norm", op, op.eps)
-        self._weights(2, NormFill(op.gamma, op.beta, width), op.name)  # directly after the header
+        vectors = self._weights(2, NormFill(op.gamma, op.beta, width), op.name)  # directly after the header
+        if self.headers_with_inputs:
+            step = self.list.steps[-1]
+            assert isinstance(step, RowStep)
+            step.vectors = vectors
 
     def _softmax(self, op: ops.Softmax) -> None:
         limits.SOFTMAX_WIDTH.check(self.values[op.out].cols, f"the width of {self._who(op)}")

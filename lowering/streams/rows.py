@@ -83,9 +83,13 @@ def row_streams(step: RowStep, columns: int) -> StepStreams:
 
 
 def _header_and_vectors(streams: StepStreams, step: RowStep, column: int, columns: int) -> None:
-    """Header, gamma and beta: three consecutive objects of the weights, each once per core row."""
+    """Header, gamma and beta, each once per core row: three consecutive objects of the weights, or the header alone."""
     rows = rows_per_object(columns)
-    streams.add(column, "A", step.header, block_pattern(0, ((3, 1), (rows, 0))))
+    if step.vectors is None:
+        streams.add(column, "A", step.header, block_pattern(0, ((3, 1), (rows, 0))))
+    else:
+        streams.add(column, "A", step.header, block_pattern(0, ((rows, 0),)))
+        streams.add(column, "A", step.vectors, block_pattern(0, ((2, 1), (rows, 0))))
     streams.prologue = 3 * rows
 
 

@@ -63,11 +63,7 @@ REFUSALS = {
         lambda x, y: F.gelu(x) + F.gelu(y), (rand(4, 8), rand(8)), "broadcasts one of two activations"
     ),
     "factor outside attention": (lambda x: F.gelu(x) * 3, (rand(4, 8),), "only within attention, as its scale"),
-    "conv1d with a wide kernel": (F.conv1d, (rand(2, 4, 9), rand(8, 4, 5)), "this one has kernel 5, padding 0"),
-    "dilated conv1d": (lambda x, w: F.conv1d(x, w, padding=1, dilation=2), (rand(2, 4, 9), rand(8, 4, 3)), "dilation 2"),
     "grouped conv1d": (lambda x, w: F.conv1d(x, w, padding=1, groups=2), (rand(2, 4, 9), rand(8, 2, 3)), "groups 2"),
-    "stride 3": (lambda x, w: F.conv1d(x, w, padding=1, stride=3), (rand(2, 4, 9), rand(8, 4, 3)), "stride 3"),
-    "conv2d": (F.conv2d, (rand(2, 4, 9, 9), rand(8, 4, 3, 3)), "takes conv1d only, this one has 2 dimensions"),
     "transposed conv1d": (lambda x, w: F.conv_transpose1d(x, w, padding=1), (rand(2, 4, 9), rand(4, 8, 3)), "transposed"),
     "float64": (F.gelu, (rand(4, 8).double(),), "its dtype is float64"),
     "integers": (torch.add, (torch.arange(4), torch.arange(4)), "its dtype is int64"),
@@ -113,12 +109,12 @@ def test_random_numbers_come_in_eagers_order():
     assert torch.equal(actual[1], expected[1])
 
 
-def test_symbolic_rows():
-    fn, w = compiled(F.linear), rand(16, 16)
+def test_symbolic_columns():
+    fn = compiled(lambda x: F.softmax(x, -1))
     with torch.no_grad():
-        for rows in (5, 6, 7):
-            x = rand(2, rows, 16)
-            torch.testing.assert_close(fn(x, w), F.linear(x, w), atol=0.1, rtol=0.05)
+        for columns in (5, 6, 7):
+            x = rand(2, 16, columns)
+            torch.testing.assert_close(fn(x), F.softmax(x, -1), atol=0.1, rtol=0.05)
     reasons = [row.reason for report in torch_xdna.reports() for row in report.rows]
     assert any("compile with dynamic=False" in r for r in reasons)
 

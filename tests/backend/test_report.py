@@ -32,8 +32,9 @@ def test_json_of_a_compiled_module() -> None:
     assert found == json.loads(json.dumps(report.to_dict()))
     (graph,) = found.pop("graphs")  # two compiles, the second for any batch: one row per op all the same
     assert found == {
-        "summary": "HalfEager: 2 regions, 1 eager op", "regions": 2, "device_ops": 2, "eager_ops": 1, "compiles": 2,
-        "dispatches": 0, "dispatches_per_call": 0, "overlay_changes": 0, "bytes_synced": [0, 0], "failures": {},
+        "summary": "HalfEager: 2 regions, 1 eager op", "regions": 2, "device_ops": 2, "eager_ops": 1,
+        "flops_share": 1.0, "compiles": 2, "dispatches": 0, "dispatches_per_call": 0, "overlay_changes": 0,
+        "bytes_synced": [0, 0], "failures": {},
     }  # fmt: skip
     assert graph["name"] == "HalfEager" and graph["device"] == "emulator" and len(graph["regions"]) == 2
     rows = [row for row in graph["rows"] if row["where"] == "eager" or row["region"] is not None]

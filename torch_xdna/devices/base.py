@@ -83,3 +83,7 @@ class Device(Protocol):
 
         The backend then runs that region eager, with this sentence as the reason.
         """
+
+    # Optional: `prepare_length(region: Region, lengths: frozenset[int]) -> Executable`, for regions where the rows of
+    # the values `lengths` change from call to call: executables of regions that differ by them take each other's packed
+    # weights.

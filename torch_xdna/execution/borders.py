@@ -7,20 +7,24 @@ and strides that eager gives, taken from the trace.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from torch_xdna.matching.layout import Axis, Dims, pieces, size_of
+from torch_xdna.matching.state import Window
 from torch_xdna.matching.views import bounds
 
 _ROLES = "brc"
 
 
-def entering(dims: Dims, rows: int, cols: int) -> Callable[[Tensor], Tensor]:
-    """A function from the tensor to the device's (batch, rows, cols)."""
+def entering(dims: Dims, rows: int, cols: int, windows: Sequence[Window] = ()) -> Callable[[Tensor], Tensor]:
+    """A function from the tensor to the device's (batch, rows, cols); `windows`: see matching.state.Matrix."""
+    if windows:
+        whole = entering(dims, rows, cols)
+        return lambda t: whole(_as_windows(t, windows))
     if [_only_role(d) for d in dims] == ["b", "r", "c"]:
         return lambda t: t
     axes = [a for d in dims for a in d]
@@ -32,6 +36,16 @@ def entering(dims: Dims, rows: int, cols: int) -> Callable[[Tensor], Tensor]:
     if order == [0, 2, 1] and [_only_role(d) for d in dims] == ["b", "c", "r"]:
         return lambda t: t.transpose(1, 2)
     return lambda t: t.reshape(split).permute(order).reshape(shape)
+
+
+def _as_windows(t: Tensor, windows: Sequence[Window]) -> Tensor:
+    """(..., sizes) as (..., places, kernels): a view, or of a padded copy."""
+    if any(w.padding for w in windows):
+        t = torch.nn.functional.pad(t, [p for w in reversed(windows) for p in (w.padding, w.padding)])
+    first = t.ndim - len(windows)
+    for i, w in enumerate(windows):
+        t = t.unfold(first + i, (w.kernel - 1) * w.dilation + 1, w.stride)[..., :: w.dilation]
+    return t
 
 
 def leaving(node: fx.Node, dims: Dims) -> Callable[[Tensor], Tensor]:

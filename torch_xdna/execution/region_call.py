@@ -13,6 +13,7 @@ from lowering.ops import Region
 from torch_xdna.devices import Device, Executable
 from torch_xdna.devices.profiler_range import device_range
 from torch_xdna.errors import DeviceError
+from torch_xdna.execution.any_length import AnyLength, Ends, EndsBySize, used_lengths
 from torch_xdna.execution.borders import entering, leaving
 from torch_xdna.execution.lengths import ByRow, Runs, by_row, with_rows
 from torch_xdna.execution.recipes import Recipe, pack, recipes_of
@@ -51,18 +52,24 @@ class RegionCall(nn.Module):
         self._eager_args = [self.reads.index(n) for n in dict.fromkeys(self.reads)]
         self.region = region
         recipes = recipes_of(part.weights, sources)
-        self.prepared: Runs
-        if by_row(region, part.batch):
+        self.prepared: Runs | AnyLength
+        self._ends: EndsBySize | Ends
+        if part.lengths:
+            self.prepared = _prepared_any(device, part, recipes)
+            self._ends = EndsBySize(gm, part, self.reads)
+            self.reads = self.reads + self._ends.more
+        elif by_row(region, part.batch):
             self.prepared = ByRow(
                 lambda rows: _prepared_rows(device, region, recipes, rows), region.values[0].rows
             )
         else:
             self.prepared = _prepared(device, region, recipes)
-        self._inputs = [
-            entering(b.dims, region.value(v).rows, region.value(v).cols)
-            for b, v in zip(part.inputs, region.inputs)
-        ]
-        self._outputs = [(b.index, leaving(b.node, b.dims)) for b in part.outputs]
+        if not part.lengths:
+            inputs = [
+                entering(b.dims, region.value(v).rows, region.value(v).cols, b.windows)
+                for b, v in zip(part.inputs, region.inputs)
+            ]
+            self._ends = Ends((), inputs, [(b.index, leaving(b.node, b.dims)) for b in part.outputs])
         indices = [b.index for b in part.outputs]
         # A value exported twice must not become two names for one memory.
         self._again = [index in indices[:i] for i, index in enumerate(indices)]
@@ -70,20 +77,23 @@ class RegionCall(nn.Module):
     def forward(self, *args: Tensor) -> list[Tensor]:
         if without_data(args):
             return self._run_eager(args)
+        ends = self._ends if isinstance(self._ends, Ends) else self._ends.of(args)
         try:
-            results = self._on_device(args)
+            results = self._on_device(args, ends)
         except DeviceError as error:
             return self.recovery.recover(self.region.name, error, lambda: self._run_eager(args))
         return [
             leave(results[i].clone() if again else results[i])
-            for (i, leave), again in zip(self._outputs, self._again)
+            for (i, leave), again in zip(ends.outputs, self._again)
         ]
 
     def _run_eager(self, args: Sequence[Tensor]) -> list[Tensor]:
         return without_grad(self.eager, [args[i] for i in self._eager_args])
 
-    def _on_device(self, args: Sequence[Tensor]) -> list[Tensor]:
-        inputs = [enter(t) for enter, t in zip(self._inputs, args)]
+    def _on_device(self, args: Sequence[Tensor], ends: Ends) -> list[Tensor]:
+        inputs = [enter(t) for enter, t in zip(ends.inputs, args)]
+        if isinstance(self.prepared, AnyLength):
+            return self.prepared.run(inputs, args[self._sources], ends.rows)
         return self.prepared.run(inputs, args[self._sources])
 
 
@@ -103,13 +113,23 @@ class Prepared:
         return self.weights.use(sources, once)
 
 
-_PREPARED: weakref.WeakValueDictionary[tuple, Prepared] = weakref.WeakValueDictionary()
+_PREPARED: weakref.WeakValueDictionary[tuple, Prepared | AnyLength] = weakref.WeakValueDictionary()
+
+
+def _prepared_any(device: Device, part: GraphRegion, recipes: tuple[Recipe, ...]) -> AnyLength:
+    """Shared by graphs whose regions differ by nothing but what their symbols are called."""
+    lengths = used_lengths(part)
+    key = (device, part.region, recipes, lengths)
+    found = _PREPARED.get(key)
+    if not isinstance(found, AnyLength):
+        found = _PREPARED[key] = AnyLength(device, part.region, lengths, recipes)
+    return found
 
 
 def _prepared(device: Device, region: Region, recipes: tuple[Recipe, ...]) -> Prepared:
     key = (device, region, recipes)
     found = _PREPARED.get(key)
-    if found is None:
+    if not isinstance(found, Prepared):
         name = f"{region.name} on {device.name}"
         found = _PREPARED[key] = Prepared(device.prepare(region), recipes, name)
     return found

@@ -20,7 +20,9 @@ DEVICES = ("npu", "array")
 
 
 def load(path: str | Path, device: str = "npu") -> Exported:
-    """The encoder that `torch_xdna.export` wrote. Raises XdnaError (the file) or DeviceError (the device)."""
+    """The encoder that `torch_xdna.export` wrote to `path`, on that device (npu or array).
+
+    Raises XdnaError (the file) or DeviceError (the device)."""
     if device not in DEVICES:
         raise DeviceError(
             f"an exported encoder runs on {' or '.join(DEVICES)}, not on '{device}': the emulator takes a model itself"

@@ -25,7 +25,7 @@ COLUMNS = (1, 2, 4)
 
 
 def export(encoder: Any, path: str | Path, columns: int = 4, contexts: Sequence[int] | None = None) -> Path:
-    """Write an encoder as one file that `torch_xdna.load` runs without torch.
+    """Write an encoder as one file, `path`, that `torch_xdna.load` runs without torch; returns the path.
 
     encoder: a Whisper encoder of Hugging Face's or openai-whisper's, a model that has one, a model's folder (also
     CTranslate2's) or hub id. columns: 4, 2 or 1, as the option of torch.compile. contexts: encoder frames (half of the

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import fx
 
-from torch_xdna.matching import attention, linear, rows
+from torch_xdna.matching import attention, convolution, linear, rows
 from torch_xdna.matching.refusal import Refusal
 from torch_xdna.matching.state import Layout, Match, MatchState, Matrix
 from torch_xdna.matching.views import REARRANGING, VIEWS, follow, scalar_factor
@@ -29,7 +29,7 @@ MATCHERS: dict[object, Matcher] = {
     aten.addmm.default: linear.addmm,
     aten.mm.default: _product(linear.mm),
     aten.bmm.default: _product(linear.bmm),
-    aten.convolution.default: linear.conv1d,
+    aten.convolution.default: convolution.convolution,
     aten.native_layer_norm.default: rows.layer_norm,
     aten._softmax.default: rows.softmax,
     aten._safe_softmax.default: rows.softmax,

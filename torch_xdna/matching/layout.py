@@ -15,9 +15,12 @@ Sizes are ints or sympy expressions (a symbolic batch).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import fx
 
 Size = Any  # int or sympy.Expr
 
@@ -28,6 +31,22 @@ def size_of(size: Any) -> Size:
         return size
     expr = size.node.expr
     return int(expr) if expr.is_Integer else expr
+
+
+def at(size: Size, sizes: Mapping[Any, int]) -> int:
+    """A size where its symbols have these values."""
+    return size if isinstance(size, int) else int(size.xreplace(dict(sizes)))
+
+
+def traced_sizes(graph: fx.Graph) -> dict[Any, int]:
+    """What each symbol of a graph's sizes was when it was traced."""
+    found: dict[Any, int] = {}
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        for size in value.shape if isinstance(value, torch.Tensor) else [value]:
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                found[size.node.expr] = int(size.node.hint)
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,11 @@ def numel(axes: Iterable[Axis]) -> Size:
     for axis in axes:
         product = product * axis.size
     return product
+
+
+def dims_at(dims: Dims, sizes: Mapping[Any, int]) -> Dims:
+    """Dimensions where the symbols have these values."""
+    return tuple(tuple(Axis(a.role, at(a.stride, sizes), at(a.size, sizes)) for a in dim) for dim in dims)
 
 
 def normal(axes: Iterable[Axis]) -> Dim:

@@ -9,7 +9,7 @@ from torch import fx
 
 from lowering.ops import Add, Conv1d, Linear
 from torch_xdna.matching.layout import Axis, Dims, fresh, full, size_of
-from torch_xdna.matching.refusal import Refusal
+from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.state import Match, MatchState, arguments, shape_of, unfit
 from torch_xdna.matching.views import is_weight, only_moves, permutation, rearranged
 
@@ -60,7 +60,7 @@ def product(
     state: MatchState, node: fx.Node, x: Any, weight: Any, *, transposed: bool, bias: Any = None
 ) -> Match | Refusal:
     """x (..., k) times weight: (n, k), or (k, n) if `transposed`."""
-    if (refusal := _weights(weight, bias)) is not None:
+    if (refusal := weights_refusal(weight, bias)) is not None:
         return refusal
     found = state.rows_and_dims(x)
     if isinstance(found, Refusal):
@@ -75,7 +75,7 @@ def product(
     names = state.param(weight), None if bias is None else state.param(bias, (n,))
     return state.emit(
         node,
-        lambda out: Linear(out, matrix.id, names[0], names[1], transposed=transposed, name=_name(names[0])),
+        lambda out: Linear(out, matrix.id, names[0], names[1], transposed=transposed, name=layer_name(names[0])),
         matrix.batch, matrix.rows, n, (*dims[:-1], full("c", n)),
     )  # fmt: skip
 
@@ -100,26 +100,13 @@ def add_bias(
 
 
 def conv1d(state: MatchState, node: fx.Node) -> Match | Refusal:
-    """aten.convolution over (batch, channels, frames) as Whisper uses it."""
-    x, weight, bias, stride, padding, dilation, backward, _, groups = arguments(node)
-    if len(stride) != 1:
-        return Refusal(f"the device takes conv1d only, this one has {len(stride)} dimensions")
-    form = (shape_of(weight)[-1], list(stride), list(padding), list(dilation), backward, groups)
-    if form not in [(3, [s], [1], [1], False, 1) for s in (1, 2)]:
-        return Refusal(
-            "the device takes conv1d with kernel 3, padding 1, stride 1 or 2, no dilation, one group; "
-            f"this one has kernel {form[0]}, padding {padding[0]}, stride {stride[0]}, "
-            f"dilation {dilation[0]}, groups {groups}" + (", transposed" if backward else "")
-        )
-    if (refusal := _weights(weight, bias)) is not None:
+    """aten.convolution over (batch, channels, frames) as Whisper uses it: kernel 3, padding 1, stride 1 or 2."""
+    x, weight, bias, stride = arguments(node)[:4]
+    if (refusal := weights_refusal(weight, bias)) is not None:
         return refusal
     if (refusal := unfit(x)) is not None:
         return refusal
     frames = size_of(node.meta["val"].shape[2])
-    if not isinstance(frames, int):
-        return Refusal(
-            "its number of frames is symbolic, the device needs it fixed: compile with dynamic=False"
-        )
     layout = state.layout(x)
     m = layout.matrix
     if (
@@ -137,7 +124,7 @@ def conv1d(state: MatchState, node: fx.Node) -> Match | Refusal:
     names = state.param(weight), None if bias is None else state.param(bias)
     return state.emit(
         node,
-        lambda out: Conv1d(out, matrix.id, names[0], names[1], stride=step, name=_name(names[0])),
+        lambda out: Conv1d(out, matrix.id, names[0], names[1], stride=step, name=layer_name(names[0])),
         matrix.batch, frames, n, (full("b", matrix.batch), full("c", n), full("r", frames)),
     )  # fmt: skip
 
@@ -157,6 +144,8 @@ def added_weight(state: MatchState, node: fx.Node, x: fx.Node, weight: fx.Node) 
     while shape and shape[0] == 1:
         shape = shape[1:]
     per_clip = matrix.rows, matrix.cols
+    if not isinstance(matrix.rows, int):
+        return SYMBOLIC
     # Its dimensions must lie on the tensor's rows and columns themselves: in a tensor of (batch, columns, 1) a
     # weight (columns, 1) does not lie along the rows, as many as there may be.
     fits = len(shape) <= 2 and all(s in (1, n) for s, n in zip(shape[::-1], per_clip[::-1]))
@@ -167,7 +156,12 @@ def added_weight(state: MatchState, node: fx.Node, x: fx.Node, weight: fx.Node) 
         )
     y = state.param(weight, per_clip)
     return state.emit(
-        node, lambda out: Add(out, matrix.id, y, name=_name(y)), matrix.batch, matrix.rows, matrix.cols, dims
+        node,
+        lambda out: Add(out, matrix.id, y, name=layer_name(y)),
+        matrix.batch,
+        matrix.rows,
+        matrix.cols,
+        dims,
     )
 
 
@@ -177,7 +171,7 @@ def _along_columns(bias: fx.Node, n: int) -> bool:
     return columns in (1, n) and all(size == 1 for size in lead)
 
 
-def _weights(weight: Any, bias: Any) -> Refusal | None:
+def weights_refusal(weight: Any, bias: Any) -> Refusal | None:
     for node, what in ((weight, "weight"), (bias, "bias")):
         if node is None:
             continue
@@ -234,5 +228,5 @@ def _repeated(way_back: list[fx.Node], dims: Dims) -> Dims | None:
     return dims
 
 
-def _name(param: str) -> str:
+def layer_name(param: str) -> str:
     return param.removesuffix(".weight").removesuffix(".weight.embedding")

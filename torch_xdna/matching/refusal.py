@@ -16,5 +16,6 @@ class Refusal:
 
 
 SYMBOLIC = Refusal(
-    "a size other than the batch is symbolic, the device needs it fixed: compile with dynamic=False"
+    "a size other than the batch and the number of rows is symbolic, the device needs it fixed: compile with "
+    "dynamic=False"
 )

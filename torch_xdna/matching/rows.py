@@ -113,9 +113,9 @@ def add(state: MatchState, node: fx.Node) -> Match | Refusal:
             if made is not None:
                 return made
         return products.added_weight(state, node, x, y)
-    if shape_of(x) != shape or shape_of(y) != shape:
+    if any(_as_long(shape_of(operand), shape) != shape for operand in (x, y)):
         return Refusal("it broadcasts one of two activations, the device adds tensors of one shape")
-    if state.layout(x).matrix is None and state.layout(y).matrix is not None:
+    if shape_of(x) != shape or (state.layout(x).matrix is None and state.layout(y).matrix is not None):
         x, y = y, x
     found = state.matrix_of(x)
     if isinstance(found, Refusal):
@@ -168,6 +168,11 @@ def module_path(node: fx.Node) -> str:
         return node.name
     path = list(stack.values())[-1][0]
     return re.sub(r"^[LG]\['\w+'\]\.?", "", str(path)) or node.name
+
+
+def _as_long(shape: tuple, result: tuple) -> tuple:
+    """A shape with the leading ones that broadcasting gives it."""
+    return (1,) * (len(result) - len(shape)) + shape
 
 
 def _is_added_weight(state: MatchState, node: fx.Node, shape: tuple) -> bool:

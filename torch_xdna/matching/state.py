@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -28,16 +28,27 @@ from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
+class Window(NamedTuple):
+    """Of a convolution, along one dimension."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+
 @dataclass(frozen=True)
 class Matrix:
-    """A value of the device, (batch, rows, cols), and the tensor of the graph that holds it, as `dims`."""
+    """A value of the device, (batch, rows, cols), and the tensor of the graph that holds it, as `dims`. With
+    `windows`, one for each of the last dimensions, the tensor's view as (..., places, kernels) is what holds it."""
 
     id: int
     batch: Size
-    rows: int
+    rows: Size
     cols: int
     node: fx.Node
     dims: Dims
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class MatchState:
     refusals: dict[fx.Node, Refusal] = field(default_factory=dict)
     matrices: dict[int, Matrix] = field(default_factory=dict)
     params: dict[str, Weight] = field(default_factory=dict)
-    _entries: dict[tuple[fx.Node, Dims], Matrix] = field(default_factory=dict)
+    _entries: dict[tuple[fx.Node, Dims, tuple[Window, ...]], Matrix] = field(default_factory=dict)
     _param_names: dict[tuple[fx.Node, tuple[int, ...]], str] = field(default_factory=dict)
 
     # What the device makes of a tensor
@@ -139,7 +150,7 @@ class MatchState:
     def bind_roles(
         self, layout: Layout, roles: dict[Axis, Axis], batch: Size, rows: Size, cols: Size
     ) -> tuple[Matrix | Refusal, Dims]:
-        if not (isinstance(rows, int) and isinstance(cols, int)):
+        if not isinstance(cols, int):
             return SYMBOLIC, ()
         if not isinstance(batch, int) and len(batch.free_symbols) > 1:  # clips times something else
             return SYMBOLIC, ()
@@ -147,28 +158,41 @@ class MatchState:
         dims = tuple(
             normal(roles[a] for a in pieces(layout.dims, str(i))) for i in range(len(shape_of(source)))
         )
-        key = (source, dims)
+        entry = self.entry(source, dims, batch, rows, cols)
+        return entry, tuple(normal(roles[a] for a in dim) for dim in layout.dims)
+
+    def entry(
+        self,
+        node: fx.Node,
+        dims: Dims,
+        batch: Size,
+        rows: Size,
+        cols: int,
+        windows: tuple[Window, ...] = (),
+    ) -> Matrix:
+        """The matrix as which the tensor `node` enters the device."""
+        key = (node, dims, windows)
         if key not in self._entries:
-            self._entries[key] = self._matrix(batch, rows, cols, source, dims)
-        return self._entries[key], tuple(normal(roles[a] for a in dim) for dim in layout.dims)
+            self._entries[key] = self._matrix(batch, rows, cols, node, dims, windows)
+        return self._entries[key]
 
     def bind_like(self, node: fx.Node, dims: Dims, matrix: Matrix) -> Matrix | Refusal:
         """The tensor `node` as a matrix of the shape of `matrix`, arranged as `dims`."""
         if (refusal := unfit(node)) is not None:
             return refusal
-        layout = self.layout(node)
+        layout = self._with_leading_ones(self.layout(node), len(dims))
         if layout.matrix is not None:
             m = layout.matrix
             if layout.scale == 1 and layout.dims == dims and (m.batch, m.rows, m.cols) == (
                 matrix.batch, matrix.rows, matrix.cols
             ):  # fmt: skip
                 return m
-            layout = self.rebase(node)
+            layout = self._with_leading_ones(self.rebase(node), len(dims))
         elif layout.scale != 1:
-            layout = self.rebase(node)
+            layout = self._with_leading_ones(self.rebase(node), len(dims))
         aligned = split_like(layout.dims, dims)
         if aligned is None:
-            layout = self.rebase(node)
+            layout = self._with_leading_ones(self.rebase(node), len(dims))
             aligned = split_like(layout.dims, dims)
         if aligned is None:
             return Refusal("its two operands have different shapes")
@@ -178,6 +202,11 @@ class MatchState:
         # The axes as `split_like` cut them: the layout must be expressed in the same pieces.
         layout = Layout(tuple(tuple(a for m in dim for a in aligned[m]) for dim in dims), layout.source)
         return self.bind_roles(layout, roles, matrix.batch, matrix.rows, matrix.cols)[0]
+
+    def _with_leading_ones(self, layout: Layout, dimensions: int) -> Layout:
+        """As broadcasting gives them to the shorter of two operands."""
+        ones: Dims = ((),) * (dimensions - len(layout.dims))
+        return Layout((*ones, *layout.dims), layout.source, layout.matrix, layout.scale)
 
     # What matching finds
 
@@ -192,7 +221,7 @@ class MatchState:
         node: fx.Node,
         make: Callable[[int], Op],
         batch: Size,
-        rows: int,
+        rows: Size,
         cols: int,
         dims: Dims,
         absorbs: tuple[fx.Node, ...] = (),
@@ -204,8 +233,16 @@ class MatchState:
         self.matches[node] = match
         return match
 
-    def _matrix(self, batch: Size, rows: int, cols: int, node: fx.Node, dims: Dims) -> Matrix:
-        matrix = Matrix(len(self.matrices), batch, rows, cols, node, dims)
+    def _matrix(
+        self,
+        batch: Size,
+        rows: Size,
+        cols: int,
+        node: fx.Node,
+        dims: Dims,
+        windows: tuple[Window, ...] = (),
+    ) -> Matrix:
+        matrix = Matrix(len(self.matrices), batch, rows, cols, node, dims, windows)
         self.matrices[matrix.id] = matrix
         return matrix
 
@@ -268,9 +305,14 @@ def _source_order(axis: Axis) -> tuple:
 def _batch_of(lead: list[Axis], shape: tuple[Size, ...]) -> list[Axis]:
     """The leading axes that are clips: a symbolic first dimension, or the first of three or more."""
     first = [a for a in lead if a.role == "0" and a.size == shape[0]]
-    if first and (len(shape) >= 3 or not isinstance(first[0].size, int)):
+    if first and (len(shape) >= 3 or _is_one_symbol(first[0].size)):
         return first
     return []
+
+
+def _is_one_symbol(size: Size) -> bool:
+    """A number of clips, if anything: a product of two symbols is clips times rows."""
+    return not isinstance(size, int) and len(size.free_symbols) == 1
 
 
 def _inside(model: Axis, axes: Iterable[Axis]) -> dict[Axis, Axis]:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import fx
 
 from lowering.ops import Param, Region, Value
 from torch_xdna.matching import Match, MatchState
-from torch_xdna.matching.layout import Dims, Size
-from torch_xdna.matching.state import Weight
+from torch_xdna.matching.layout import Dims, Size, at, traced_sizes
+from torch_xdna.matching.state import Weight, Window
 from torch_xdna.partitioning.demand import Demand, reads
 
 
 @dataclass(frozen=True)
 class Border:
-    """A tensor of the graph at a region's border, and how it arranges the matrix `index` of that side."""
+    """A tensor of the graph at a region's border, and how it (or its view as windows) arranges the matrix `index` of
+    that side."""
 
     node: fx.Node
     dims: Dims
     index: int
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True)
 class GraphRegion:
-    """A region with its border. `nodes`: the tensors of the graph that the device computes in it."""
+    """A region with its border. `nodes`: the tensors of the graph that the device computes in it. `lengths`: numbers
+    of rows that are symbolic, by the value's id; the region has what they were when the graph was traced."""
 
     region: Region
     batch: Size
@@ -32,6 +36,7 @@ class GraphRegion:
     outputs: tuple[Border, ...]
     weights: dict[str, Weight]
     nodes: tuple[fx.Node, ...]
+    lengths: Mapping[int, Size]
 
 
 def make_graph_region(
@@ -46,9 +51,11 @@ def make_graph_region(
     results = list(dict.fromkeys(layout.matrix.id for layout in exported if layout.matrix))
     names = list(dict.fromkeys(p for m in matches for p in m.op.params))
 
+    traced = traced_sizes(nodes[0].graph)
+
     def value(old: int) -> Value:
         m = state.matrices[old]
-        return Value(ids[old], m.rows, m.cols, state.names.get(m.node, ""))
+        return Value(ids[old], at(m.rows, traced), m.cols, state.names.get(m.node, ""))
 
     region = Region(
         values=tuple(value(i) for i in ids),
@@ -62,7 +69,7 @@ def make_graph_region(
         region=region,
         batch=batch,
         inputs=tuple(
-            Border(state.matrices[i].node, state.matrices[i].dims, k) for k, i in enumerate(entering)
+            Border(m.node, m.dims, k, m.windows) for k, m in enumerate(state.matrices[i] for i in entering)
         ),
         outputs=tuple(
             Border(n, layout.dims, results.index(layout.matrix.id))
@@ -71,6 +78,7 @@ def make_graph_region(
         ),
         weights={p: state.params[p] for p in names},
         nodes=tuple(nodes),
+        lengths={ids[i]: m.rows for i in ids if not isinstance((m := state.matrices[i]).rows, int)},
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from lowering import lower, ops
 from lowering.errors import LimitError
+from lowering.lengths import lower_length
 from lowering.overlay import overlay as describe
 from lowering.overlay.variants import FULL
 from lowering.program import Program
@@ -71,6 +72,13 @@ class ArrayDevice:
 
     def prepare(self, region: ops.Region) -> ArrayExecutable:
         program = lower(region, columns=self.columns, iterated=self.iterated, split=self.split)
+        self.variant.check(op.kind for op in program.steps)
+        return ArrayExecutable(self, program)
+
+    def prepare_length(self, region: ops.Region, lengths: frozenset[int]) -> ArrayExecutable:
+        program = lower_length(
+            region, lengths, columns=self.columns, iterated=self.iterated, split=self.split
+        )
         self.variant.check(op.kind for op in program.steps)
         return ArrayExecutable(self, program)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lowering import lower
+from lowering.lengths import lower_length
 from lowering.ops import Region
 from lowering.program import Program
 from torch_xdna.devices import npu
@@ -36,6 +37,12 @@ class NpuDevice:
 
     def prepare(self, region: Region) -> NpuExecutable:
         program = lower(region, columns=self.columns, iterated=self.iterated, split=self.split)
+        return NpuExecutable(npu.load(self.npu, program))
+
+    def prepare_length(self, region: Region, lengths: frozenset[int]) -> NpuExecutable:
+        program = lower_length(
+            region, lengths, columns=self.columns, iterated=self.iterated, split=self.split
+        )
         return NpuExecutable(npu.load(self.npu, program))
 
 

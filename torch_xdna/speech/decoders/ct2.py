@@ -60,11 +60,28 @@ class Ct2Decoder:
         except (RuntimeError, ValueError) as error:
             raise XdnaError(f"CTranslate2 can't load {folder}: {error}; convert the model again") from error
         self.vocabulary, self._length, self._suppressed = vocabulary, length, list(suppressed)
-        self.compute_type = self._model.compute_type
+        self.compute_type, self.threads = self._model.compute_type, threads or _cores()
 
     def languages(self, hidden: Any) -> list[dict[str, float]]:
+        if (
+            not self._model.is_multilingual
+        ):  # CTranslate2 goes by the size of OpenAI's vocabularies, not by the tokens
+            return self._languages_of_first_token(_view(hidden))
         found = self._model.detect_language(_view(hidden))
         return [{token[2:-2]: chance for token, chance in window} for window in found]
+
+    def _languages_of_first_token(self, view: Any) -> list[dict[str, float]]:
+        """From the scores of the token behind the start, over the languages alone, as `detect_language` does."""
+        known = self.vocabulary
+        results = self._model.generate(
+            view, [[known.start]] * view.shape[0], max_length=2, beam_size=1, return_logits_vocab=True
+        )
+        found = []
+        for result in results:
+            scores = np.asarray(result.logits[0][0], np.float32)[list(known.languages.values())]
+            chances = np.exp(scores - scores.max())
+            found.append(dict(zip(known.languages, (chances / chances.sum()).tolist())))
+        return found
 
     def generate(self, hidden: Any, asked: Asked) -> list[Said]:
         view = _view(hidden)
