@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from modelled_ideas import ideas
 
-from lowering.time import Costs, calibrate, estimate_encoder
-from lowering.time.__main__ import render
-from lowering.time.estimate import dispatch_seconds
-from lowering.whisper import MODELS, encoder_config, encoder_region
+from torch_xdna.lowering.time import Costs, calibrate, estimate_encoder
+from torch_xdna.lowering.time.__main__ import render
+from torch_xdna.lowering.time.estimate import dispatch_seconds
+from torch_xdna.lowering.whisper import MODELS, encoder_config, encoder_region
 from torch_xdna.profile import Profile, profile_model
 from torch_xdna.profile.pictures import roofline, scaling, timeline
 from torch_xdna.profile.simulated import simulated_seconds
@@ -114,7 +114,7 @@ def encoders(simulated: dict[tuple[str, float], float]) -> list[str]:
         f"The model's errors on the published whole-array products: median {middle:.1%}, worst {worst:.1%} "
         "(modelled_calibration.md). Our kernels were never measured: their loops are scheduled for the "
         "core's slots and registers, with what a compiler lost on traced loops of others "
-        "(`python -m kernels_xdna1`).",
+        "(`python -m torch_xdna.kernels_xdna1`).",
     ]
 
 

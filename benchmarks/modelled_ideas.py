@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from lowering.time import Costs, estimate_encoder, estimate_gemm
-from lowering.time.estimate import DISPATCH_S
-from lowering.time.gemm import gemm_kernel_cycles
-from lowering.time.overlay_ops import attention, gemm, row_op
-from lowering.whisper import MODELS, EncoderConfig
+from torch_xdna.lowering.time import Costs, estimate_encoder, estimate_gemm
+from torch_xdna.lowering.time.estimate import DISPATCH_S
+from torch_xdna.lowering.time.gemm import gemm_kernel_cycles
+from torch_xdna.lowering.time.overlay_ops import attention, gemm, row_op
+from torch_xdna.lowering.whisper import MODELS, EncoderConfig
 
 CLOCK, COLUMNS, ROWS = 1.03, 4, 1500
 BASE = MODELS["base"]

@@ -22,13 +22,13 @@ MODULES = (
     "torch_xdna.devices.npu",
     "torch_xdna.speech",
     "torch_xdna.speech.audio",
-    "lowering",
-    "lowering.errors",
-    "lowering.evaluate",
-    "lowering.ops",
-    "lowering.program",
-    "lowering.whisper",
-    "kernels_xdna1.contract",
+    "torch_xdna.lowering",
+    "torch_xdna.lowering.errors",
+    "torch_xdna.lowering.evaluate",
+    "torch_xdna.lowering.ops",
+    "torch_xdna.lowering.program",
+    "torch_xdna.lowering.whisper",
+    "torch_xdna.kernels_xdna1.contract",
 )
 
 

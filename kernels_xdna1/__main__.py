@@ -1,10 +1,10 @@
 """The kernels from the command line.
 
-python -m kernels_xdna1                        list them: operands, memory, modelled cycles
-python -m kernels_xdna1 build [FOLDER]         compile them for the core with Peano
-python -m kernels_xdna1 count                  count and schedule their operations again (cycles.json)
-python -m kernels_xdna1 precedents             traced loops of others, modelled in the same way
-python -m kernels_xdna1 check-silicon FOLDER   compare the host's arithmetic with captures from hardware
+python -m torch_xdna.kernels_xdna1                        list them: operands, memory, modelled cycles
+python -m torch_xdna.kernels_xdna1 build [FOLDER]         compile them for the core with Peano
+python -m torch_xdna.kernels_xdna1 count                  count and schedule their operations again (cycles.json)
+python -m torch_xdna.kernels_xdna1 precedents             traced loops of others, modelled in the same way
+python -m torch_xdna.kernels_xdna1 check-silicon FOLDER   compare the host's arithmetic with captures from hardware
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernels_xdna1 import counting, cycles, peano_build, silicon
-from kernels_xdna1.host_compiler import CompilerError
+from torch_xdna.kernels_xdna1 import counting, cycles, peano_build, silicon
+from torch_xdna.kernels_xdna1.host_compiler import CompilerError
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m kernels_xdna1", description="The kernels of the overlay for XDNA1."
+        prog="python -m torch_xdna.kernels_xdna1", description="The kernels of the overlay for XDNA1."
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser(
@@ -50,7 +50,7 @@ def run(chosen: argparse.Namespace) -> int:
         counting.write()
         print(f"{len(cycles.variants())} entries in {cycles.COUNTS_FILE.name}")
     elif chosen.command == "precedents":
-        from kernels_xdna1 import tables
+        from torch_xdna.kernels_xdna1 import tables
 
         tables.show_precedents()
     elif chosen.command == "check-silicon":
@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
         print(f"{matching} of {total} values match")
         return 0 if matching == total else 1
     else:
-        from kernels_xdna1 import tables
+        from torch_xdna.kernels_xdna1 import tables
 
         tables.show()
     return 0

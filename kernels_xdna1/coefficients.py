@@ -5,7 +5,7 @@ multiplicand and must be a bf16 number; all others are added, in fp32. Each fit 
 reweighted least squares); the highest coefficient is rounded to bf16 and the rest is fitted again around
 it.
 
-    python -m kernels_xdna1.coefficients > kernels_xdna1/kernels/coefficients.hpp
+    python -m torch_xdna.kernels_xdna1.coefficients > kernels_xdna1/kernels/coefficients.hpp
 """
 
 from __future__ import annotations

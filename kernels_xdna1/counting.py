@@ -1,8 +1,8 @@
 """Counts and schedules what each kernel issues per call, with the counting build, and keeps it in cycles.json.
 
-`python -m kernels_xdna1 count` writes the file; nothing else is generated from hardware or by hand. A variant is
-what a call's cost depends on: GELU or not, this column's object or not, the kind of a row operation. Calls whose cost
-varies (first and last block of a row, key blocks that raise a maximum) are averaged over one typical pass.
+`python -m torch_xdna.kernels_xdna1 count` writes the file; nothing else is generated from hardware or by hand. A
+variant is what a call's cost depends on: GELU or not, this column's object or not, the kind of a row operation. Calls
+whose cost varies (first and last block of a row, key blocks that raise a maximum) are averaged over one typical pass.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels_xdna1 import loops
-from kernels_xdna1.cycles import COUNTS_FILE
-from kernels_xdna1.description import BY_NAME
-from kernels_xdna1.host import SLOTS, Kernels, load
-from kernels_xdna1.loops import LoopTime, Timing
+from torch_xdna.kernels_xdna1 import loops
+from torch_xdna.kernels_xdna1.cycles import COUNTS_FILE
+from torch_xdna.kernels_xdna1.description import BY_NAME
+from torch_xdna.kernels_xdna1.host import SLOTS, Kernels, load
+from torch_xdna.kernels_xdna1.loops import LoopTime, Timing
 
 WIDTH = 512
 """Columns of the rows of a statistics pass: whisper-base."""

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kernels_xdna1.published import STOCK_64
+from torch_xdna.kernels_xdna1.published import STOCK_64
 
 COUNTS_FILE = Path(__file__).with_name("cycles.json")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels_xdna1.contract import BLOCK_BYTES, HEADER_BYTES, SUMS_BYTES
+from torch_xdna.kernels_xdna1.contract import BLOCK_BYTES, HEADER_BYTES, SUMS_BYTES
 
 
 @dataclass(frozen=True)

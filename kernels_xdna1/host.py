@@ -30,8 +30,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from kernels_xdna1.description import KERNELS, Kernel
-from kernels_xdna1.host_compiler import CompilerError, compiler, shared_object
+from torch_xdna.kernels_xdna1.description import KERNELS, Kernel
+from torch_xdna.kernels_xdna1.host_compiler import CompilerError, compiler, shared_object
 
 HERE = Path(__file__).parent
 SLOTS = ("multiply", "load_a", "load_b", "store", "move", "scalar")

@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kernels_xdna1 import schedule
-from kernels_xdna1.schedule import Schedule, Unit
+from torch_xdna.kernels_xdna1 import schedule
+from torch_xdna.kernels_xdna1.schedule import Schedule, Unit
 
 SETUP, TURN, CALL = 5, 6, 14
 """Cycles: of a loop's counters; of an outer loop's branch, with its delay slots; of a call inside a kernel (jump and
@@ -30,7 +30,7 @@ sizes that are known: `precedents.sizes`."""
 
 PIPELINED_LOSS, STRAIGHT_LOSS = 1.25, 1.0
 """What the compiler's schedule takes of ours: factors of overlapped loops and of straight code, fitted on traced loops
-(`python -m kernels_xdna1 precedents`)."""
+(`python -m torch_xdna.kernels_xdna1 precedents`)."""
 
 MOST_HOISTED = 256
 """Bytes of operands that a loop's trips share and that are read once before it: what is more is read in each trip, as

@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernels_xdna1.contract import CONSTANT_BYTES
-from kernels_xdna1.description import BY_NAME
+from torch_xdna.kernels_xdna1.contract import CONSTANT_BYTES
+from torch_xdna.kernels_xdna1.description import BY_NAME
 
 HERE = Path(__file__).parent
 OBJECT = "overlay_kernels.o"

@@ -19,8 +19,8 @@ from statistics import median
 
 import numpy as np
 
-from kernels_xdna1 import host, loops
-from kernels_xdna1.host_compiler import shared_object
+from torch_xdna.kernels_xdna1 import host, loops
+from torch_xdna.kernels_xdna1.host_compiler import shared_object
 
 SOURCE = host.HERE / "precedents.cc"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels_xdna1.host import Kernels, load
+from torch_xdna.kernels_xdna1.host import Kernels, load
 
 
 @dataclass(frozen=True)

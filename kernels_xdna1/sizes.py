@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kernels_xdna1 import cycles
+from torch_xdna.kernels_xdna1 import cycles
 
 FACTOR = 1.25
 """Up or down: the worst of the three known sizes is off by 1.24."""

@@ -1,11 +1,20 @@
-"""Tables of `python -m kernels_xdna1`: kernels, their loops with modelled cycles, traced loops of others."""
+"""Tables of `python -m torch_xdna.kernels_xdna1`: kernels, their loops with modelled cycles, traced loops of others."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
-from kernels_xdna1 import contract, cycles, description, loops, peano_build, precedents, published, sizes
+from torch_xdna.kernels_xdna1 import (
+    contract,
+    cycles,
+    description,
+    loops,
+    peano_build,
+    precedents,
+    published,
+    sizes,
+)
 
 RESTS_ON = {
     "gemm_init": "S30: stores",
@@ -32,7 +41,7 @@ def show() -> None:
         "before: what the kernels of before were modelled to take, 2.65 times their busiest slot "
         "(`--stock-kernels`). bytes: of all that a call reaches, estimated, off by up to "
         f"{sizes.FACTOR} x either way on code of known size; a core has {peano_build.PROGRAM_BYTES}. "
-        "`python -m lowering.overlay --memory` adds them up for the cores of each overlay.",
+        "`python -m torch_xdna.lowering.overlay --memory` adds them up for the cores of each overlay.",
         highlight=False,
     )
     console.print(_loops())

@@ -21,10 +21,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lowering.pipeline import lower as lower
-    from lowering.program import Program as Program
+    from torch_xdna.lowering.pipeline import lower as lower
+    from torch_xdna.lowering.program import Program as Program
 
-_EXPORTS = {"lower": "lowering.pipeline", "Program": "lowering.program"}
+_EXPORTS = {"lower": "torch_xdna.lowering.pipeline", "Program": "torch_xdna.lowering.program"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lowering.limits import CORE_ROWS
+from torch_xdna.lowering.limits import CORE_ROWS
 
 WEIGHTS, ACTIVATIONS = 0, 1  # kernel arguments
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lowering import ops
-from lowering.host_data.bf16 import round_bf16
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.host_data.bf16 import round_bf16
 
 Params = Mapping[str, np.ndarray]
 

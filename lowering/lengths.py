@@ -11,14 +11,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lowering import ops
-from lowering.errors import LoweringError
-from lowering.host_data.blocks import blocks_of
-from lowering.host_data.fills import HeaderInput, OutputTake
-from lowering.limits import BLOCK
-from lowering.pipeline import header_words, lower
-from lowering.program import Program
-from lowering.steps.plan import plan_steps
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.host_data.blocks import blocks_of
+from torch_xdna.lowering.host_data.fills import HeaderInput, OutputTake
+from torch_xdna.lowering.limits import BLOCK
+from torch_xdna.lowering.pipeline import header_words, lower
+from torch_xdna.lowering.program import Program
+from torch_xdna.lowering.steps.plan import plan_steps
 
 
 def lower_length(region: ops.Region, lengths: frozenset[int], **options: Any) -> Program:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels_xdna1 import contract
-from lowering.errors import LimitError
+from torch_xdna.kernels_xdna1 import contract
+from torch_xdna.lowering.errors import LimitError
 
 
 @dataclass(frozen=True)

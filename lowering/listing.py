@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from lowering.buffers import Buffer
-from lowering.commands.commands import Command, Dma, Wait
-from lowering.commands.decode import describe, pattern
-from lowering.host_data.fills import HeaderFill
-from lowering.limits import BLOCK_BYTES
-from lowering.overlay.header import describe as describe_header
-from lowering.program import Program
-from lowering.steps.kinds import reads, writes
-from lowering.steps.plan import StepList
-from lowering.streams.step_streams import StepStreams
+from torch_xdna.lowering.buffers import Buffer
+from torch_xdna.lowering.commands.commands import Command, Dma, Wait
+from torch_xdna.lowering.commands.decode import describe, pattern
+from torch_xdna.lowering.host_data.fills import HeaderFill
+from torch_xdna.lowering.limits import BLOCK_BYTES
+from torch_xdna.lowering.overlay.header import describe as describe_header
+from torch_xdna.lowering.program import Program
+from torch_xdna.lowering.steps.kinds import reads, writes
+from torch_xdna.lowering.steps.plan import StepList
+from torch_xdna.lowering.streams.step_streams import StepStreams
 
 PATH_OF = {("MM2S", 0): "A", ("MM2S", 1): "B", ("S2MM", 0): "C"}
 

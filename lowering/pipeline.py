@@ -8,22 +8,22 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from lowering import limits, ops
-from lowering.buffers import ACTIVATIONS, EVERY_FORM, Buffer, Forms
-from lowering.commands.encode import encode
-from lowering.commands.schedule import schedule
-from lowering.errors import LimitError
-from lowering.host_data.fills import HeaderFill, HeaderInput, HeaderTarget
-from lowering.limits import BLOCK_BYTES
-from lowering.program import Placement, Program, StepFacts
-from lowering.steps import placement
-from lowering.steps.kinds import AttentionStep, GemmStep, RowStep, Step, reads, writes
-from lowering.steps.plan import StepList, plan_steps
-from lowering.streams.attention import attention_header, attention_streams
-from lowering.streams.gemm import gemm_header, gemm_streams
-from lowering.streams.rows import row_header, row_streams
-from lowering.streams.split import LONGEST_S, SPLITS, cut
-from lowering.streams.step_streams import PATHS, StepStreams
+from torch_xdna.lowering import limits, ops
+from torch_xdna.lowering.buffers import ACTIVATIONS, EVERY_FORM, Buffer, Forms
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.schedule import schedule
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.host_data.fills import HeaderFill, HeaderInput, HeaderTarget
+from torch_xdna.lowering.limits import BLOCK_BYTES
+from torch_xdna.lowering.program import Placement, Program, StepFacts
+from torch_xdna.lowering.steps import placement
+from torch_xdna.lowering.steps.kinds import AttentionStep, GemmStep, RowStep, Step, reads, writes
+from torch_xdna.lowering.steps.plan import StepList, plan_steps
+from torch_xdna.lowering.streams.attention import attention_header, attention_streams
+from torch_xdna.lowering.streams.gemm import gemm_header, gemm_streams
+from torch_xdna.lowering.streams.rows import row_header, row_streams
+from torch_xdna.lowering.streams.split import LONGEST_S, SPLITS, cut
+from torch_xdna.lowering.streams.step_streams import PATHS, StepStreams
 
 COLUMN_CHOICES = (1, 2, 4)
 

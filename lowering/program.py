@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lowering.buffers import Buffer
-from lowering.commands.commands import Command
-from lowering.host_data.fills import HeaderInput, InputFill, OutputTake, WeightFiller
-from lowering.limits import BLOCK, BLOCK_BYTES
+from torch_xdna.lowering.buffers import Buffer
+from torch_xdna.lowering.commands.commands import Command
+from torch_xdna.lowering.host_data.fills import HeaderInput, InputFill, OutputTake, WeightFiller
+from torch_xdna.lowering.limits import BLOCK, BLOCK_BYTES
 
 Range = tuple[int, int]  # byte offset, byte size
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lowering import ops
+from torch_xdna.lowering import ops
 
 
 @dataclass(frozen=True)

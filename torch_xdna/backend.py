@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import fx
 
-from lowering.overlay.variants import FULL
 from torch_xdna import report, report_rows
 from torch_xdna.capture import Origin, origin, to_aten
 from torch_xdna.devices import Device, select
@@ -16,6 +15,7 @@ from torch_xdna.errors import XdnaError
 from torch_xdna.execution import recovery, region_call
 from torch_xdna.execution.graph import CompiledGraph, assemble
 from torch_xdna.execution.region_call import RegionRefused
+from torch_xdna.lowering.overlay.variants import FULL
 from torch_xdna.matching import MatchState, Refusal
 from torch_xdna.partitioning.decision import decide
 from torch_xdna.partitioning.partition import Partition

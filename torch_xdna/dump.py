@@ -19,11 +19,11 @@ from pathlib import Path
 
 from torch import fx
 
-from lowering import Program, listing, lower
-from lowering.errors import LoweringError
-from lowering.ops import Region
-from lowering.pipeline import steps_and_streams
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering import Program, listing, lower
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.ops import Region
+from torch_xdna.lowering.pipeline import steps_and_streams
 from torch_xdna.report import GraphReport, Report
 
 VARIABLE = "TORCH_XDNA_DUMP"

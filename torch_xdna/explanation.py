@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from lowering.ops import Region
-from lowering.overlay.variants import Variant
 from torch_xdna.capture import origin, to_aten
 from torch_xdna.devices.npu.overlay import installed_variant
+from torch_xdna.lowering.ops import Region
+from torch_xdna.lowering.overlay.variants import Variant
 from torch_xdna.partitioning.decision import decide
 from torch_xdna.report import GraphReport, Report
 from torch_xdna.report_rows import report_rows, training_rows

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lowering.whisper import MODELS
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering.whisper import MODELS
 
 # Entries that have no sensible default where an encoder is made from them.
 _WHOLE = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "num_mel_bins",

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lowering.ops import Region
 from torch_xdna.devices.base import counted
+from torch_xdna.lowering.ops import Region
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lowering.streams.split import SPLITS
 from torch_xdna.devices import names
 from torch_xdna.errors import SettingsError
+from torch_xdna.lowering.streams.split import SPLITS
 
 
 @dataclass(frozen=True)

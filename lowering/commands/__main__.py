@@ -1,8 +1,8 @@
-"""`python -m lowering.commands check FILE.json`: our words beside mlir-aie's for the same commands."""
+"""`python -m torch_xdna.lowering.commands check FILE.json`: our words beside mlir-aie's for the same commands."""
 
 import sys
 
-from lowering.commands.check import main
+from torch_xdna.lowering.commands.check import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Compare our words with those of mlir-aie for the same commands.
 
-    python -m lowering.commands check FILE.json
+    python -m torch_xdna.lowering.commands check FILE.json
 
 FILE is a list of cases {commands, words, optionally columns and what}; `words` are hexadecimal. A case that names its
 columns is a whole program on routed tiles, which have controller ids: mlir-aie sets the id before every push that asks
@@ -16,12 +16,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lowering import limits
-from lowering.commands.commands import Command, Dma, MaskWrite, Wait, Write32, with_token_ids
-from lowering.commands.decode import DecodeError, Record, records
-from lowering.commands.encode import encode
-from lowering.commands.registers import CONTROL, QUEUE, STREAM_HEADER_WORDS, TOKEN_BIT, TOKEN_ID_MASK
-from lowering.errors import LimitError
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.commands.commands import Command, Dma, MaskWrite, Wait, Write32, with_token_ids
+from torch_xdna.lowering.commands.decode import DecodeError, Record, records
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.registers import (
+    CONTROL,
+    QUEUE,
+    STREAM_HEADER_WORDS,
+    TOKEN_BIT,
+    TOKEN_ID_MASK,
+)
+from torch_xdna.lowering.errors import LimitError
 
 
 def from_json(entry: Mapping[str, Any]) -> Command:
@@ -110,7 +116,7 @@ def check(path: str | Path) -> bool:
 def main(arguments: list[str]) -> int | str:
     """0 if all cases match, 1 if not; a sentence for a file that can't be read."""
     if len(arguments) != 2 or arguments[0] != "check":
-        return "usage: python -m lowering.commands check FILE.json"
+        return "usage: python -m torch_xdna.lowering.commands check FILE.json"
     try:
         return 0 if check(arguments[1]) else 1
     except OSError as error:

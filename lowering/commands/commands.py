@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lowering import limits
-from lowering.commands.registers import (
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.commands.registers import (
     CONTROL,
     QUEUE,
     S2MM,
     TOKEN_ID_MASK,
     TOKEN_ID_SHIFT,
 )
-from lowering.errors import LimitError
+from torch_xdna.lowering.errors import LimitError
 
 
 @dataclass(frozen=True)

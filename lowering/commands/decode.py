@@ -11,9 +11,17 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lowering import limits
-from lowering.commands.commands import AddressPatch, BlockWrite, Command, Dma, MaskWrite, Wait, Write32
-from lowering.commands.registers import (
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.commands.commands import (
+    AddressPatch,
+    BlockWrite,
+    Command,
+    Dma,
+    MaskWrite,
+    Wait,
+    Write32,
+)
+from torch_xdna.lowering.commands.registers import (
     BURST_256,
     CACHE_AXI,
     COLUMN_SHIFT,
@@ -39,7 +47,7 @@ from lowering.commands.registers import (
     VALID,
     VERSION_WORD,
 )
-from lowering.errors import LoweringError
+from torch_xdna.lowering.errors import LoweringError
 
 Record = BlockWrite | AddressPatch | Write32 | MaskWrite | Wait
 _CHANNEL_OF_QUEUE = {address: channel for channel, address in QUEUE.items()}

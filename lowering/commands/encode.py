@@ -6,7 +6,7 @@ one token of a channel has come. `MaskWrite` changes some bits of a register: a 
 tokens with it (`token_id`). `BlockWrite`, `AddressPatch` and `Write32` are the raw records behind `Dma`; the decoder
 returns them where a stream does not group into a `Dma` (see `lowering.commands.decode`).
 
-    python -m lowering.commands check FILE.json    # compare with a file of commands and expected words
+    python -m torch_xdna.lowering.commands check FILE.json    # compare with a file of commands and expected words
 
 Design notes, learned from mlir-aie's output for the same commands:
 - Every field of a step holds step - 1 in words, so a step of 0 exists only as "repeat": the outermost size
@@ -29,8 +29,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lowering import limits
-from lowering.commands.commands import (
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.commands.commands import (
     AddressPatch,
     BlockWrite,
     Command,
@@ -41,7 +41,7 @@ from lowering.commands.commands import (
     check_channel,
     descriptor_fields,
 )
-from lowering.commands.registers import (
+from torch_xdna.lowering.commands.registers import (
     BURST_256,
     CACHE_AXI,
     COLUMN_SHIFT,
@@ -62,7 +62,7 @@ from lowering.commands.registers import (
     VALID,
     VERSION_WORD,
 )
-from lowering.errors import LimitError
+from torch_xdna.lowering.errors import LimitError
 
 
 def encode(commands: Sequence[Command], *, device_columns: int = limits.COLUMNS.maximum) -> np.ndarray:

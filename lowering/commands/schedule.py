@@ -21,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lowering import limits
-from lowering.buffers import ACTIVATIONS, Buffer
-from lowering.commands.commands import Command, Dma, Wait, token_id
-from lowering.commands.registers import MM2S, S2MM
-from lowering.host_data.blocks import BLOCK_WORDS
-from lowering.streams.descriptors import Transfer, fit
-from lowering.streams.step_streams import PATHS, StepStreams
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.buffers import ACTIVATIONS, Buffer
+from torch_xdna.lowering.commands.commands import Command, Dma, Wait, token_id
+from torch_xdna.lowering.commands.registers import MM2S, S2MM
+from torch_xdna.lowering.host_data.blocks import BLOCK_WORDS
+from torch_xdna.lowering.streams.descriptors import Transfer, fit
+from torch_xdna.lowering.streams.step_streams import PATHS, StepStreams
 
 CHANNELS = {"A": (MM2S, 0), "B": (MM2S, 1), "C": (S2MM, 0)}
 QUEUE = limits.SHIM_QUEUE.maximum

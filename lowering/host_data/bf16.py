@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowering.host_data import native
+from torch_xdna.lowering.host_data import native
 
 QUIET_NAN = 0x7FC0
 FEW = 1 << 14  # values that are not worth a compiler's start

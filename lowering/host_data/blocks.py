@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lowering.host_data import native
-from lowering.host_data.bf16 import FEW, to_bf16
-from lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
-from lowering.ops import Activation
+from torch_xdna.lowering.host_data import native
+from torch_xdna.lowering.host_data.bf16 import FEW, to_bf16
+from torch_xdna.lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
+from torch_xdna.lowering.ops import Activation
 
 BLOCK_WORDS = BLOCK_BYTES // 4
 A_ORDER, K_ORDER, V_ORDER = 0, 1, 2  # the numbers in a parameter block

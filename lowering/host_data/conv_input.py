@@ -31,11 +31,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowering.buffers import ACTIVATIONS, Buffer, Pattern
-from lowering.host_data import native
-from lowering.host_data.bf16 import FEW, to_bf16
-from lowering.host_data.blocks import ceil_div
-from lowering.limits import BLOCK, BLOCK_BYTES
+from torch_xdna.lowering.buffers import ACTIVATIONS, Buffer, Pattern
+from torch_xdna.lowering.host_data import native
+from torch_xdna.lowering.host_data.bf16 import FEW, to_bf16
+from torch_xdna.lowering.host_data.blocks import ceil_div
+from torch_xdna.lowering.limits import BLOCK, BLOCK_BYTES
 
 GROUP = 8  # channels of a piece: the columns of a tile
 PIECE_BYTES = 2 * GROUP

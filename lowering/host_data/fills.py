@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from lowering.buffers import Buffer, KeyValues, Matrix
-from lowering.host_data import blocks
-from lowering.host_data.conv_input import ConvInput, Slot
-from lowering.limits import BLOCK
-from lowering.ops import Activation
+from torch_xdna.lowering.buffers import Buffer, KeyValues, Matrix
+from torch_xdna.lowering.host_data import blocks
+from torch_xdna.lowering.host_data.conv_input import ConvInput, Slot
+from torch_xdna.lowering.limits import BLOCK
+from torch_xdna.lowering.ops import Activation
 
 Params = Mapping[str, np.ndarray]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels_xdna1 import host_compiler
+from torch_xdna.kernels_xdna1 import host_compiler
 
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-Wall")
 

@@ -1,22 +1,24 @@
-"""`python -m lowering.overlay`: the overlay as MLIR, as a picture, as a listing."""
+"""`python -m torch_xdna.lowering.overlay`: the overlay as MLIR, as a picture, as a listing."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from kernels_xdna1 import sizes
-from lowering import limits
-from lowering.overlay import banks
-from lowering.overlay.core_program import listing
-from lowering.overlay.description import COLUMN_CHOICES, Overlay, Tile, memory_use, overlay
-from lowering.overlay.mlir import print_mlir
-from lowering.overlay.picture import draw
-from lowering.overlay.variants import VARIANTS, Variant
+from torch_xdna.kernels_xdna1 import sizes
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.overlay import banks
+from torch_xdna.lowering.overlay.core_program import listing
+from torch_xdna.lowering.overlay.description import COLUMN_CHOICES, Overlay, Tile, memory_use, overlay
+from torch_xdna.lowering.overlay.mlir import print_mlir
+from torch_xdna.lowering.overlay.picture import draw
+from torch_xdna.lowering.overlay.variants import VARIANTS, Variant
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lowering.overlay", description="Print the overlay.")
+    parser = argparse.ArgumentParser(
+        prog="python -m torch_xdna.lowering.overlay", description="Print the overlay."
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--mlir", action="store_true", help="as input for mlir-aie's aiecc")
     what.add_argument("--svg", action="store_true", help="as a picture")

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kernels_xdna1 import cycles
-from kernels_xdna1.contract import BLOCK_BYTES, CONSTANT_BYTES, HEADER_BYTES, SUMS_BYTES
-from lowering import limits
+from torch_xdna.kernels_xdna1 import cycles
+from torch_xdna.kernels_xdna1.contract import BLOCK_BYTES, CONSTANT_BYTES, HEADER_BYTES, SUMS_BYTES
+from torch_xdna.lowering import limits
 
 BANK = 16 * 1024
 BANKS = 4

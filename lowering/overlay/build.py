@@ -24,15 +24,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kernels_xdna1 import peano_build as kernel_build
-from lowering.overlay import manifest as manifests
-from lowering.overlay import sizes
-from lowering.overlay.description import overlay
-from lowering.overlay.ladder import Rung, rungs
-from lowering.overlay.manifest import Manifest
-from lowering.overlay.mlir import print_mlir
-from lowering.overlay.tools import BuildError, Tools, find_tools
-from lowering.overlay.variants import FULL, Variant
+from torch_xdna.kernels_xdna1 import peano_build as kernel_build
+from torch_xdna.lowering.overlay import manifest as manifests
+from torch_xdna.lowering.overlay import sizes
+from torch_xdna.lowering.overlay.description import overlay
+from torch_xdna.lowering.overlay.ladder import Rung, rungs
+from torch_xdna.lowering.overlay.manifest import Manifest
+from torch_xdna.lowering.overlay.mlir import print_mlir
+from torch_xdna.lowering.overlay.tools import BuildError, Tools, find_tools
+from torch_xdna.lowering.overlay.variants import FULL, Variant
 
 __all__ = ["BuildError", "Built", "build", "find_tools"]
 
@@ -251,7 +251,7 @@ def check_xclbin(path: Path, kernel_name: str) -> None:
     content = path.read_bytes() if path.is_file() else b""
     if not content:
         raise BuildError(
-            "aiecc ended well but wrote no xclbin: run it by hand on `python -m lowering.overlay --mlir`"
+            "aiecc ended well but wrote no xclbin: run it by hand on `python -m torch_xdna.lowering.overlay --mlir`"
         )
     length = struct.unpack_from("<Q", content, _LENGTH_AT)[0] if len(content) >= _LENGTH_AT + 8 else 0
     if not content.startswith(_MAGIC) or length != len(content):

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kernels_xdna1.contract import HEADER_WORD, Op
+from torch_xdna.kernels_xdna1.contract import HEADER_WORD, Op
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from kernels_xdna1.contract import CONSTANT_BYTES, HEADER_BYTES
-from kernels_xdna1.description import KERNELS as DESCRIBED
-from lowering import limits
-from lowering.errors import LimitError
-from lowering.overlay.core_program import ACCUMULATOR, HEADER, Acquire, Loop, walk
-from lowering.overlay.variants import FULL, Variant
+from torch_xdna.kernels_xdna1.contract import CONSTANT_BYTES, HEADER_BYTES
+from torch_xdna.kernels_xdna1.description import KERNELS as DESCRIBED
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.overlay.core_program import ACCUMULATOR, HEADER, Acquire, Loop, walk
+from torch_xdna.lowering.overlay.variants import FULL, Variant
 
 ROWS = limits.CORE_ROWS
 COLUMN_CHOICES = (1, 2, 4)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from kernels_xdna1.contract import HEADER_FLOATS, HEADER_WORD, ROW_KINDS, Op
+from torch_xdna.kernels_xdna1.contract import HEADER_FLOATS, HEADER_WORD, ROW_KINDS, Op
 
 _FLOAT, _WORD = struct.Struct("<f"), struct.Struct("<I")
 KIND_CODE = {kind.name: kind.code for kind in ROW_KINDS}

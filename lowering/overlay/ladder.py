@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lowering.overlay.variants import LEAN, PRODUCTS, VARIANTS, Variant
+from torch_xdna.lowering.overlay.variants import LEAN, PRODUCTS, VARIANTS, Variant
 
 ROW_KERNELS = ("row_stats", "row_apply")
 NO_UNROLLING = "-fno-unroll-loops"  # loops whose source asks for it are unrolled all the same

@@ -22,8 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lowering.overlay.core_program import COLUMN, ROW, Acquire, Call, Loop, Release, Statement, Switch, Word
-from lowering.overlay.description import KERNEL_OBJECT_FILE, KERNELS, Overlay, Tile
+from torch_xdna.lowering.overlay.core_program import (
+    COLUMN,
+    ROW,
+    Acquire,
+    Call,
+    Loop,
+    Release,
+    Statement,
+    Switch,
+    Word,
+)
+from torch_xdna.lowering.overlay.description import KERNEL_OBJECT_FILE, KERNELS, Overlay, Tile
 
 DEVICES = {1: "npu1_1col", 2: "npu1_2col", 4: "npu1"}
 BLOCK_TYPE = "memref<4096xbf16>"

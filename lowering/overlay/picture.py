@@ -1,14 +1,14 @@
 """The overlay as a picture (SVG), drawn from its description: tiles, FIFOs with their depths, memory in use.
 
-`lowering/overlay.svg` is `python -m lowering.overlay --svg`; a test compares them.
+`lowering/overlay.svg` is `python -m torch_xdna.lowering.overlay --svg`; a test compares them.
 """
 
 from __future__ import annotations
 
 from html import escape
 
-from lowering import limits
-from lowering.overlay.description import ROWS, Fifo, Overlay, Tile, memory_use
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.overlay.description import ROWS, Fifo, Overlay, Tile, memory_use
 
 COLORS = {"A": "#2468b4", "B": "#c2571a", "C": "#2d8a4e"}
 MEANINGS = {

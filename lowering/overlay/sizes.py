@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels_xdna1.contract import CONSTANT_BYTES
-from lowering import limits
-from lowering.overlay import elf
+from torch_xdna.kernels_xdna1.contract import CONSTANT_BYTES
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.overlay import elf
 
 # Functions of the compiler's own library: soft floats and divisions, 132 cycles per element and more.
 _LIBRARY_CALL = re.compile(r"__[a-z]+(?:[sdhtb]f|[sdt]i)(?:[sdhtb]f|[sdt]i)?[23]?")

@@ -16,9 +16,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels_xdna1 import peano_build as kernel_build
-from lowering.overlay import toolchain
-from lowering.overlay.toolchain import MLIR_AIE, PEANO, Verdict, judge
+from torch_xdna.kernels_xdna1 import peano_build as kernel_build
+from torch_xdna.lowering.overlay import toolchain
+from torch_xdna.lowering.overlay.toolchain import MLIR_AIE, PEANO, Verdict, judge
 
 # Buffers one after another: the linker puts the kernels' constants behind the last one, where spreading them over the
 # banks (the default) leaves no room.

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from kernels_xdna1.contract import Op
-from kernels_xdna1.description import KERNELS as DESCRIBED
-from lowering.errors import LackingError
-from lowering.overlay.core_program import CORE_PROGRAM, Call, Loop, Switch, walk
+from torch_xdna.kernels_xdna1.contract import Op
+from torch_xdna.kernels_xdna1.description import KERNELS as DESCRIBED
+from torch_xdna.lowering.errors import LackingError
+from torch_xdna.lowering.overlay.core_program import CORE_PROGRAM, Call, Loop, Switch, walk
 
 ATTENTION_OP, NORM_OP = "attention", "layer_norm"
 ROW_OPS = ("softmax", "gelu", "add")  # each of them alone; products and attention have their own

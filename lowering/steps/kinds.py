@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lowering.buffers import ACTIVATIONS, Buffer, KeyValues, Matrix, Planes
-from lowering.host_data.conv_input import ConvInput
+from torch_xdna.lowering.buffers import ACTIVATIONS, Buffer, KeyValues, Matrix, Planes
+from torch_xdna.lowering.host_data.conv_input import ConvInput
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lowering import limits
-from lowering.buffers import Buffer
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.buffers import Buffer
 
 Lifetime = tuple[int, int]  # first and last step that touches a buffer, inclusive
 

@@ -18,12 +18,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lowering import limits, ops
-from lowering.buffers import ACTIVATIONS, WEIGHTS, Buffer, KeyValues, Matrix, Planes
-from lowering.errors import LoweringError
-from lowering.host_data.blocks import A_ORDER, K_ORDER, V_ORDER, blocks_of, padded_blocks
-from lowering.host_data.conv_input import PLANES, TILES, ConvInput, conv_input
-from lowering.host_data.fills import (
+from torch_xdna.lowering import limits, ops
+from torch_xdna.lowering.buffers import ACTIVATIONS, WEIGHTS, Buffer, KeyValues, Matrix, Planes
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.host_data.blocks import A_ORDER, K_ORDER, V_ORDER, blocks_of, padded_blocks
+from torch_xdna.lowering.host_data.conv_input import PLANES, TILES, ConvInput, conv_input
+from torch_xdna.lowering.host_data.fills import (
     InputFill,
     MatrixFill,
     NormFill,
@@ -32,7 +32,7 @@ from lowering.host_data.fills import (
     ParameterFill,
     WeightFiller,
 )
-from lowering.steps.kinds import AttentionStep, GemmStep, Panels, RowStep, Step
+from torch_xdna.lowering.steps.kinds import AttentionStep, GemmStep, Panels, RowStep, Step
 
 TAPS = 3  # rows of a convolution's kernel
 Pair = tuple[int, int]  # ids of an attention's keys and values

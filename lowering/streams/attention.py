@@ -13,13 +13,18 @@ from itertools import groupby
 
 import numpy as np
 
-from kernels_xdna1.contract import Op
-from lowering.host_data.bf16 import round_bf16
-from lowering.host_data.blocks import blocks_of, ceil_div
-from lowering.limits import CORE_ROWS
-from lowering.overlay.header import Header
-from lowering.steps.kinds import AttentionStep
-from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
+from torch_xdna.kernels_xdna1.contract import Op
+from torch_xdna.lowering.host_data.bf16 import round_bf16
+from torch_xdna.lowering.host_data.blocks import blocks_of, ceil_div
+from torch_xdna.lowering.limits import CORE_ROWS
+from torch_xdna.lowering.overlay.header import Header
+from torch_xdna.lowering.steps.kinds import AttentionStep
+from torch_xdna.lowering.streams.step_streams import (
+    StepStreams,
+    block_pattern,
+    header_object,
+    rows_per_object,
+)
 
 HELD = 2  # A objects that a core keeps as scratch during a trip
 Task = tuple[int, int, bool]  # head, row group, whether its result is wanted

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from lowering import limits
-from lowering.buffers import Forms, Pattern
-from lowering.errors import LimitError
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.buffers import Forms, Pattern
+from torch_xdna.lowering.errors import LimitError
 
 Four = tuple[int, int, int, int]
 WIDEST_ROW = 512  # words: a run longer than a wrap is written as rows of this many words

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from itertools import product
 
-from kernels_xdna1.contract import Op
-from lowering.buffers import KeyValues, Matrix, Pattern
-from lowering.limits import CORE_ROWS
-from lowering.overlay.header import Header
-from lowering.steps.kinds import GemmStep, Panels
-from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
+from torch_xdna.kernels_xdna1.contract import Op
+from torch_xdna.lowering.buffers import KeyValues, Matrix, Pattern
+from torch_xdna.lowering.limits import CORE_ROWS
+from torch_xdna.lowering.overlay.header import Header
+from torch_xdna.lowering.steps.kinds import GemmStep, Panels
+from torch_xdna.lowering.streams.step_streams import (
+    StepStreams,
+    block_pattern,
+    header_object,
+    rows_per_object,
+)
 
 
 def gemm_header(step: GemmStep, columns: int) -> tuple[int, ...]:

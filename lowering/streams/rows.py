@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels_xdna1.contract import PIECES, ROW_KINDS, Op
-from lowering.buffers import Matrix, Pattern
-from lowering.host_data.blocks import BLOCK_WORDS, blocks_of
-from lowering.limits import CORE_ROWS
-from lowering.overlay.header import Header
-from lowering.steps.kinds import RowStep
-from lowering.streams.step_streams import StepStreams, block_pattern, header_object, rows_per_object
+from torch_xdna.kernels_xdna1.contract import PIECES, ROW_KINDS, Op
+from torch_xdna.lowering.buffers import Matrix, Pattern
+from torch_xdna.lowering.host_data.blocks import BLOCK_WORDS, blocks_of
+from torch_xdna.lowering.limits import CORE_ROWS
+from torch_xdna.lowering.overlay.header import Header
+from torch_xdna.lowering.steps.kinds import RowStep
+from torch_xdna.lowering.streams.step_streams import (
+    StepStreams,
+    block_pattern,
+    header_object,
+    rows_per_object,
+)
 
 PIECE_WORDS = BLOCK_WORDS // CORE_ROWS
 KINDS = {kind.name: kind for kind in ROW_KINDS}

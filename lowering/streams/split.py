@@ -12,13 +12,13 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from kernels_xdna1 import cycles
-from lowering import limits
-from lowering.errors import LimitError
-from lowering.steps.kinds import GemmStep, RowStep, Step
-from lowering.streams.descriptors import fit
-from lowering.streams.step_streams import StepStreams
-from lowering.time.costs import Costs
+from torch_xdna.kernels_xdna1 import cycles
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.steps.kinds import GemmStep, RowStep, Step
+from torch_xdna.lowering.streams.descriptors import fit
+from torch_xdna.lowering.streams.step_streams import StepStreams
+from torch_xdna.lowering.time.costs import Costs
 
 SPLITS = ("layer", "op")
 SLOWEST_GHZ = 0.8  # of the clocks seen on real machines

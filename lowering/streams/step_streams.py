@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from lowering.buffers import Buffer, Pattern
-from lowering.host_data.blocks import BLOCK_WORDS
-from lowering.limits import CORE_ROWS
-from lowering.steps.kinds import Step
+from torch_xdna.lowering.buffers import Buffer, Pattern
+from torch_xdna.lowering.host_data.blocks import BLOCK_WORDS
+from torch_xdna.lowering.limits import CORE_ROWS
+from torch_xdna.lowering.steps.kinds import Step
 
 PATHS = ("A", "B", "C")
 

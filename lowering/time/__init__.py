@@ -6,9 +6,9 @@ project.
 
 from __future__ import annotations
 
-from lowering.time.costs import Costs
-from lowering.time.encoder import EncoderEstimate, estimate_encoder
-from lowering.time.estimate import Estimate
-from lowering.time.gemm import estimate_gemm
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.time.encoder import EncoderEstimate, estimate_encoder
+from torch_xdna.lowering.time.estimate import Estimate
+from torch_xdna.lowering.time.gemm import estimate_gemm
 
 __all__ = ["Costs", "EncoderEstimate", "Estimate", "estimate_encoder", "estimate_gemm"]

@@ -1,12 +1,12 @@
-"""`python -m lowering.time calibrate [--markdown]` and `python -m lowering.time fit`."""
+"""`python -m torch_xdna.lowering.time calibrate [--markdown]` and `python -m torch_xdna.lowering.time fit`."""
 
 from __future__ import annotations
 
 import sys
 
-from lowering.time import calibrate, held_out
-from lowering.time.costs import Costs
-from lowering.time.gemm import KERNEL
+from torch_xdna.lowering.time import calibrate, held_out
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.time.gemm import KERNEL
 
 
 def main(arguments: list[str]) -> int:

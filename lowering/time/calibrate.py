@@ -1,7 +1,7 @@
 """The model against published measurements, row by row, and the fits of its constants.
 
-    python -m lowering.time calibrate            # the table; --markdown for the README's form
-    python -m lowering.time fit                  # the constants, and each array row predicted without itself
+    python -m torch_xdna.lowering.time calibrate            # the table; --markdown for the README's form
+    python -m torch_xdna.lowering.time fit                  # the constants, and each array row predicted without itself
 
 `calibration.csv` holds measurements that the authors named in its `source` column published for their own
 designs on their own machines; the figures are theirs. Two constants are fitted to the array rows (a run's
@@ -20,10 +20,10 @@ from statistics import median
 
 import numpy as np
 
-from lowering.time import transfers
-from lowering.time.costs import Costs
-from lowering.time.estimate import dispatch_seconds
-from lowering.time.gemm import estimate_gemm, gemm_kernel_cycles
+from torch_xdna.lowering.time import transfers
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.time.estimate import dispatch_seconds
+from torch_xdna.lowering.time.gemm import estimate_gemm, gemm_kernel_cycles
 
 CSV = Path(__file__).with_name("calibration.csv")
 
@@ -137,7 +137,7 @@ def _predict(row: dict[str, str], costs: Callable[[float], Costs]) -> float | No
     name, clock = row["id"], float(row["clock_ghz"] or 0)
     if row["layer"] == "array":
         return predict_gemm(row, costs)
-    if name.startswith("K"):  # traced loops: `python -m kernels_xdna1 precedents`
+    if name.startswith("K"):  # traced loops: `python -m torch_xdna.kernels_xdna1 precedents`
         return None
     if row["layer"] == "core" and row["tile_m"]:
         tile = [int(row[f"tile_{axis}"]) for axis in "mkn"]

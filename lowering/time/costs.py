@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from lowering.time import kernels
+from torch_xdna.lowering.time import kernels
 
 PAGE = 4096  # bytes; runs that lie in one page are cheaper than runs that each open their own
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lowering.time.costs import Costs
-from lowering.time.estimate import Estimate, dispatch_seconds
-from lowering.time.gemm import checked_clock, gemm_kernel_cycles
-from lowering.time.overlay_ops import OpTime, time_region
-from lowering.whisper import EncoderConfig, encoder_config, encoder_region
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.time.estimate import Estimate, dispatch_seconds
+from torch_xdna.lowering.time.gemm import checked_clock, gemm_kernel_cycles
+from torch_xdna.lowering.time.overlay_ops import OpTime, time_region
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_config, encoder_region
 
 LARGEST_CONTEXT = 1_000_000  # frames; Whisper has 1500
 WINDOW_S = 30.0  # audio that context 1500 stands for

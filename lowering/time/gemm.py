@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from math import ceil, isfinite
 from operator import index
 
-from lowering.time.costs import PAGE, Costs
-from lowering.time.estimate import Estimate, dispatch_seconds
+from torch_xdna.lowering.time.costs import PAGE, Costs
+from torch_xdna.lowering.time.estimate import Estimate, dispatch_seconds
 
 Kernel = tuple[float, float, float]
 
@@ -51,7 +51,7 @@ _ALIASES = {
 PEAK_MACS = {"bf16": 128, "int8": 256, "int16": 64}
 LOOP_SHARE = {"bf16": 0.5, "int8": 0.889, "int16": 0.889}
 # The stock kernel: cycles per 16x16 block and 8 steps of k, per 16x16 block, per row of blocks. Least
-# squares of the relative errors over rows L2-L5 (bf16) and L6-L9 (int8); `python -m lowering.time fit`
+# squares of the relative errors over rows L2-L5 (bf16) and L6-L9 (int8); `python -m torch_xdna.lowering.time fit`
 # repeats it.
 KERNEL = {"bf16": (32.91, 59.18, 66.94), "int8": (9.94, 72.66, 42.53)}
 

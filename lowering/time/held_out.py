@@ -1,6 +1,6 @@
 """What the model says of measurements that its constants were not fitted on: rows and whole groups left out.
 
-    python -m lowering.time fit
+    python -m torch_xdna.lowering.time fit
 
 A group's rows are predicted by the memory's two constants fitted on all other array rows. If the group is an input
 type, its single-core rows are left out as well: its kernel is then `scheduled_kernel`, the type's own inner loop with
@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lowering.time import calibrate
-from lowering.time.costs import Costs
-from lowering.time.gemm import KERNEL, Kernel, scheduled_kernel
+from torch_xdna.lowering.time import calibrate
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.time.gemm import KERNEL, Kernel, scheduled_kernel
 
 Point = dict[str, str]
 

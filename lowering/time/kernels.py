@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from kernels_xdna1 import cycles
+from torch_xdna.kernels_xdna1 import cycles
 
 STOCK_STEP = cycles.STOCK_GEMM_CYCLES  # 64x64x64 bf16 -> fp32 with the sums in core memory
 BEST_STEP = 64**3 / 112.6  # cycles at the best published single-core rate; calibration row L10

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from lowering import ops
-from lowering.host_data.conv_input import PLANES, conv_input
-from lowering.time.costs import Costs
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.host_data.conv_input import PLANES, conv_input
+from torch_xdna.lowering.time.costs import Costs
 
 ROWS = 4
 BLOCK = 64

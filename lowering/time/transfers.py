@@ -7,9 +7,9 @@ These repeat the memory, dispatch, row-op and attention rows of the calibration,
 
 from __future__ import annotations
 
-from lowering.time.costs import Costs
-from lowering.time.estimate import Estimate, dispatch_seconds
-from lowering.time.gemm import checked_clock, estimate_gemm, gemm_kernel_cycles
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.time.estimate import Estimate, dispatch_seconds
+from torch_xdna.lowering.time.gemm import checked_clock, estimate_gemm, gemm_kernel_cycles
 
 # Fitted, one constant each: the published row softmax (R1) and the rescaling of O in a flash attention whose
 # fp32 state goes through memory (R4). Ours are counted from our kernels instead (`Costs.kernel_cycles`).

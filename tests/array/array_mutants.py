@@ -10,12 +10,12 @@ from itertools import pairwise
 import numpy as np
 from array_regions import Prepared
 
-from lowering.commands.commands import Command, Dma, MaskWrite, Wait
-from lowering.commands.encode import encode
-from lowering.commands.registers import MM2S, S2MM
-from lowering.errors import LimitError
-from lowering.overlay.core_program import Call, Case, Loop, Release, Statement, Switch, Word
-from lowering.overlay.description import Overlay
+from torch_xdna.lowering.commands.commands import Command, Dma, MaskWrite, Wait
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.registers import MM2S, S2MM
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.overlay.core_program import Call, Case, Loop, Release, Statement, Switch, Word
+from torch_xdna.lowering.overlay.description import Overlay
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _apply(
     root: Statement, number: int, change: Callable[[Statement], Statement | None]
 ) -> tuple[Statement, str | None]:
     """Apply `change` to the statement of that number (in order of the text); its name if it changed."""
-    from lowering.overlay.core_program import listing
+    from torch_xdna.lowering.overlay.core_program import listing
 
     state = {"next": 0, "name": None}
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowering import lower, ops
-from lowering.overlay import overlay
-from lowering.program import Program
 from torch_xdna.devices.array import RunStats, Simulator
+from torch_xdna.lowering import lower, ops
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.program import Program
 
 POISON = 0xFF
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lowering.commands.commands import Dma, Wait, token_id
-from lowering.commands.encode import encode
-from lowering.commands.registers import MM2S, S2MM
-from lowering.host_data.bf16 import from_bf16, to_bf16
-from lowering.overlay import overlay
-from lowering.overlay.description import KERNELS
 from torch_xdna.devices.array import HardwareFault, RunStats, Simulator
+from torch_xdna.lowering.commands.commands import Dma, Wait, token_id
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.registers import MM2S, S2MM
+from torch_xdna.lowering.host_data.bf16 import from_bf16, to_bf16
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.overlay.description import KERNELS
 
 BLOCK_WORDS = 2048
 BLOCK_BYTES = 8192

@@ -7,12 +7,12 @@ import pytest
 import torch
 from array_regions import SMALL, Prepared, attention, clip, layer_norm, linear, parameters, residual, softmax
 
-from lowering import ops
-from lowering.overlay import overlay
-from lowering.whisper import EncoderConfig, encoder_region
 from torch_xdna.devices.array import Simulator
 from torch_xdna.devices.array.device import ArrayDevice
 from torch_xdna.devices.emulator import EmulatorDevice
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_region
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

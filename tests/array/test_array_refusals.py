@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from handmade_product import BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.commands.commands import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32, token_id
-from lowering.commands.registers import MM2S, S2MM
-from lowering.overlay import overlay
 from torch_xdna.devices.array import HardwareFault, Simulator
+from torch_xdna.lowering.commands.commands import (
+    AddressPatch,
+    BlockWrite,
+    Dma,
+    MaskWrite,
+    Wait,
+    Write32,
+    token_id,
+)
+from torch_xdna.lowering.commands.registers import MM2S, S2MM
+from torch_xdna.lowering.overlay import overlay
 
 
 def test_fifth_task_on_a_queue() -> None:

@@ -22,15 +22,15 @@ from array_mutants import (
 )
 from array_regions import Prepared, attention, convolution, layer_norm, residual
 
-from kernels_xdna1.host import KernelError, load
-from lowering.commands.commands import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
-from lowering.commands.decode import DecodeError, records
-from lowering.commands.registers import CONTROL, DESCRIPTOR_BASE, QUEUE
-from lowering.errors import LimitError
-from lowering.overlay import overlay
-from lowering.overlay.description import KERNELS, check
 from torch_xdna.devices.array import HardwareFault, Simulator
 from torch_xdna.devices.array.transfer import parse
+from torch_xdna.kernels_xdna1.host import KernelError, load
+from torch_xdna.lowering.commands.commands import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
+from torch_xdna.lowering.commands.decode import DecodeError, records
+from torch_xdna.lowering.commands.registers import CONTROL, DESCRIPTOR_BASE, QUEUE
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.overlay.description import KERNELS, check
 
 # Sizes that fill every block: in padding, mistakes would have no effect.
 PROGRAMS = {

@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 
-from lowering import lower, ops
-from lowering.ops import Param, Region, Value
-from lowering.overlay import overlay
-from lowering.overlay.variants import FULL, LEAN, PRODUCTS, VARIANTS, Variant
 from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.simulator import Simulator
+from torch_xdna.lowering import lower, ops
+from torch_xdna.lowering.ops import Param, Region, Value
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.overlay.variants import FULL, LEAN, PRODUCTS, VARIANTS, Variant
 
 ROWS, COLS = 70, 128
 X, Y, OUT = Value(0, ROWS, COLS), Value(1, ROWS, COLS), Value(2, ROWS, COLS)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from handmade_product import numpy_kernels, product, run
 
-from lowering.overlay import overlay
-from lowering.time.costs import Costs
 from torch_xdna.devices.array import Simulator
 from torch_xdna.devices.array.shim import Channel, Shim
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.time.costs import Costs
 
 
 def test_time_without_data_is_the_same_time() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from handmade_product import BLOCK_BYTES, BLOCK_WORDS, first, numpy_kernels, product, refusal, run
 
-from lowering.commands.commands import Dma
-from lowering.commands.encode import encode
-from lowering.commands.registers import MM2S, S2MM
-from lowering.overlay import overlay
-from lowering.time.costs import Costs
 from torch_xdna.devices.array import HardwareFault, Simulator, execute
+from torch_xdna.lowering.commands.commands import Dma
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.registers import MM2S, S2MM
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.time.costs import Costs
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
@@ -89,7 +89,7 @@ def test_it_runs_without_torch_and_ml_dtypes() -> None:
         sys.modules["torch"] = sys.modules["ml_dtypes"] = None
         sys.path.insert(0, sys.argv[1])
         from handmade_product import product, numpy_kernels
-        from lowering.overlay import overlay
+        from torch_xdna.lowering.overlay import overlay
         from torch_xdna.devices.array import Simulator
         made = product()
         Simulator(overlay(4), kernels=numpy_kernels()).run(made.words, [made.weights, made.activations])

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import torch_xdna
-from lowering import listing, lower
-from lowering.commands.commands import Dma
-from lowering.errors import LimitError
-from lowering.overlay import overlay
-from lowering.program import Program
-from lowering.streams.split import LONGEST_S, SLOWEST_GHZ, layer
-from lowering.time.costs import Costs
-from lowering.whisper import encoder_config, encoder_region
 from torch_xdna.devices import select
 from torch_xdna.devices.array import Simulator
+from torch_xdna.lowering import listing, lower
+from torch_xdna.lowering.commands.commands import Dma
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.program import Program
+from torch_xdna.lowering.streams.split import LONGEST_S, SLOWEST_GHZ, layer
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.whisper import encoder_config, encoder_region
 from torch_xdna.selftest.cases import Case, encoder
 from torch_xdna.settings import Settings
 

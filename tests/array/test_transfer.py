@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowering.commands.commands import BlockWrite, Dma
-from lowering.commands.decode import records
-from lowering.commands.encode import encode
-from lowering.commands.registers import MM2S
 from torch_xdna.devices.array.arguments import PENDING, SETTLED, Argument, Cursor, overlap
 from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.transfer import Transfer, parse
+from torch_xdna.lowering.commands.commands import BlockWrite, Dma
+from torch_xdna.lowering.commands.decode import records
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.registers import MM2S
 
 WORDS = 1 << 14
 

@@ -154,8 +154,8 @@ def test_weights_are_packed_once_and_a_change_of_them_is_seen() -> None:
 
 
 def test_a_length_that_the_device_cannot_take_runs_eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lowering.errors import LimitError
     from torch_xdna.devices.emulator import EmulatorDevice
+    from torch_xdna.lowering.errors import LimitError
 
     prepare = EmulatorDevice.prepare_length
 

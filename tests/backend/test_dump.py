@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from lowering import lower
-from lowering.commands.decode import decode
-from lowering.ops import Region
 from torch_xdna import dump
 from torch_xdna.dump import Dump, InternalError
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.commands.decode import decode
+from torch_xdna.lowering.ops import Region
 
 STAGES = ["0_dynamo.txt", "1_aten.txt", "2_report.txt", "3_region.txt", "4_steps.txt", "5_streams.txt",
           "6_program.txt", "7_words.bin"]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lowering.ops import Activation, Add, Gelu, LayerNorm, Linear, Op, Param, Region, Value
+from torch_xdna.lowering.ops import Activation, Add, Gelu, LayerNorm, Linear, Op, Param, Region, Value
 from torch_xdna.partitioning.fusion import fuse
 
 PARAMS = (Param("w", (64, 64)), Param("v", (64, 64)), Param("g", (64,)))

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torch_xdna
-from lowering.errors import LoweringError
 from torch_xdna.devices.emulator import EmulatorDevice
+from torch_xdna.lowering.errors import LoweringError
 
 WIDTH = 128
 

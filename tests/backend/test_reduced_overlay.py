@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import torch_xdna
-from lowering.errors import LoweringError
-from lowering.overlay.variants import FULL, LEAN, PRODUCTS, Variant
 from torch_xdna.cli.explain import command as explain_command
 from torch_xdna.devices import select
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.errors import FallbackError
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.overlay.variants import FULL, LEAN, PRODUCTS, Variant
 
 
 def _xclbin(folder: Path, variant: Variant, columns: int = 1) -> str:

@@ -120,9 +120,9 @@ def test_symbolic_columns():
 
 
 def test_a_device_that_refuses_a_region_leaves_it_eager_with_its_words(monkeypatch):
-    from lowering.errors import LimitError
-    from lowering.ops import Softmax
     from torch_xdna.devices.emulator import EmulatorDevice
+    from torch_xdna.lowering.errors import LimitError
+    from torch_xdna.lowering.ops import Softmax
 
     prepare = EmulatorDevice.prepare
 

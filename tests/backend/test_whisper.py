@@ -9,8 +9,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lowering.whisper import MODELS
 from torch_xdna.cli.explain import encoder_config, explain_encoder
+from torch_xdna.lowering.whisper import MODELS
 
 
 def config(size: str, **changes) -> WhisperConfig:

@@ -134,11 +134,11 @@ def test_build_overlay_without_tools(shell: Shell, tmp_path: Path, monkeypatch: 
 
 
 def test_a_cache_that_cannot_be_written(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    import kernels_xdna1.host
     from torch_xdna.devices import _make
+    from torch_xdna.kernels_xdna1 import host
 
     monkeypatch.setenv("TORCH_XDNA_CACHE", "/dev/null/cache")
-    for cached in (_make, kernels_xdna1.host.load):
+    for cached in (_make, host.load):
         cached.cache_clear()
     sentence = shell.refused("transcribe", "x.wav", "--device", "array")
     assert "compiled kernels in /dev/null/cache" in sentence and "TORCH_XDNA_CACHE" in sentence

@@ -83,7 +83,9 @@ CHEAPER = {
     f"{TRAINING}.train WORK --stage whisper --start WORK/plain --steps 5000 --decay-steps 2500 --rate 4e-4 --dropout 0 "
     "--processes 1 --earlier 0.5 --resume WORK/checkpoint.pt": ["HELP"],
     "python -m pytest tests/golden --update": ["python -m pytest tests/golden --collect-only -q"],
-    "python -m kernels_xdna1 count": ["python -m kernels_xdna1 --help"],  # writes into the package
+    "python -m torch_xdna.kernels_xdna1 count": [
+        "python -m torch_xdna.kernels_xdna1 --help"
+    ],  # it writes a file
     "python -m pytest tests/backend/test_names.py -q": [
         "python -m pytest tests/backend/test_names.py --collect-only -q"
     ],

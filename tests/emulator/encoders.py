@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowering import ops as ir
+from torch_xdna.lowering import ops as ir
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from encoders import BASE, Builder, encoder, one_layer, reference, shortened
 from torch import Tensor
 
-from lowering import ops as ir
 from torch_xdna.devices import select
 from torch_xdna.devices.emulator import EmulatorDevice, native_bf16, workers
 from torch_xdna.devices.emulator.chunk_plan import chunks, make_plan
 from torch_xdna.errors import SettingsError
+from torch_xdna.lowering import ops as ir
 
 
 @pytest.fixture(autouse=True, params=["fp32", "bf16"])

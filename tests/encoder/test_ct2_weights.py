@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from lowering.whisper import encoder_region
 from torch_xdna import speech
 from torch_xdna.encoder import Encoder, ct2
 from torch_xdna.encoder.weights import Ct2Weights
 from torch_xdna.errors import DeviceError, XdnaError
+from torch_xdna.lowering.whisper import encoder_region
 
 converters = pytest.importorskip("ctranslate2.converters")
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import torch_xdna
-from lowering.errors import LoweringError
-from lowering.evaluate import evaluate
-from lowering.ops import Conv1d, Region
 from torch_xdna.devices import DEVICES
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.evaluate import evaluate
+from torch_xdna.lowering.ops import Conv1d, Region
 
 
 class NumpyDevice:

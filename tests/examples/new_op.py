@@ -12,8 +12,8 @@ import torch
 from torch import fx, nn
 
 import torch_xdna
-from lowering.ops import OPERAND, Op
 from torch_xdna.devices.emulator.chunk import ROW_STEPS, on_rows
+from torch_xdna.lowering.ops import OPERAND, Op
 from torch_xdna.matching import MATCHERS, Match, MatchState, Refusal
 from torch_xdna.matching.rows import module_path
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lowering.ops import Region
+from torch_xdna.lowering.ops import Region
 
 HERE = Path(__file__).parent
 TORCH = "2.13."

@@ -1,7 +1,7 @@
 import pytest
 from core_driver import Core
 
-from kernels_xdna1 import host
+from torch_xdna.kernels_xdna1 import host
 
 
 @pytest.fixture(scope="session")
@@ -11,7 +11,7 @@ def kernels():
 
 @pytest.fixture(scope="session")
 def checked_kernels():
-    """Bounds and alignment checked, operations counted: the build of `python -m kernels_xdna1 count`."""
+    """Bounds and alignment checked, operations counted: the build of `python -m torch_xdna.kernels_xdna1 count`."""
     return host.load(debug=True, counting=True)
 
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 from core_driver import Core, rounded
 
-from kernels_xdna1 import host
+from torch_xdna.kernels_xdna1 import host
 
 
 def run(kernels):

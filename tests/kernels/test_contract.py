@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels_xdna1 import contract
-from kernels_xdna1.contract import HEADER_WORD, ROW_KINDS, BlockOrder, Op
-from lowering.overlay.header import Header, describe
+from torch_xdna.kernels_xdna1 import contract
+from torch_xdna.kernels_xdna1.contract import HEADER_WORD, ROW_KINDS, BlockOrder, Op
+from torch_xdna.lowering.overlay.header import Header, describe
 
 COMMON = (Path(contract.__file__).parent / "kernels" / "common.hpp").read_text()
 

@@ -13,7 +13,7 @@ import pytest
 from core_driver import Core, rounded
 from whisper_like import fc1_activations, relative_l2, residual_stream
 
-from kernels_xdna1 import description, host
+from torch_xdna.kernels_xdna1 import description, host
 
 Op = Callable[[Core, np.random.Generator], np.ndarray]
 

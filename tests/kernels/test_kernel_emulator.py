@@ -6,8 +6,8 @@ import torch
 from core_driver import rounded
 from whisper_like import fc1_activations, relative_l2, residual_stream
 
-from lowering import ops
 from torch_xdna.devices.emulator.executable import EmulatorExecutable
+from torch_xdna.lowering import ops
 
 AGREEMENT = 2e-3
 

@@ -14,7 +14,8 @@ import pytest
 from core_driver import Core, a_order, b_order
 from every_op import run as run_every_op
 
-from kernels_xdna1 import (
+from torch_xdna.devices.npu import flush
+from torch_xdna.kernels_xdna1 import (
     coefficients,
     contract,
     counting,
@@ -24,8 +25,7 @@ from kernels_xdna1 import (
     host_compiler,
     published,
 )
-from lowering.host_data import native
-from torch_xdna.devices.npu import flush
+from torch_xdna.lowering.host_data import native
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels_xdna1.description import KERNELS
-from kernels_xdna1.host import FLAGS, HERE
-from kernels_xdna1.host_compiler import compiler
+from torch_xdna.kernels_xdna1.description import KERNELS
+from torch_xdna.kernels_xdna1.host import FLAGS, HERE
+from torch_xdna.kernels_xdna1.host_compiler import compiler
 
 # What mlir-aie's AIETargetLdScript.cpp names (March and August 2026).
 PLACED = (".text", ".data", ".rodata", ".bss", ".comment", ".symtab", ".shstrtab", ".strtab", ".stack_sizes")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kernels_xdna1 import host, peano_build, sizes
-from kernels_xdna1.__main__ import main
-from kernels_xdna1.description import BY_NAME
-from kernels_xdna1.host_compiler import compiler
-from lowering.overlay.variants import FULL, VARIANTS
+from torch_xdna.kernels_xdna1 import host, peano_build, sizes
+from torch_xdna.kernels_xdna1.__main__ import main
+from torch_xdna.kernels_xdna1.description import BY_NAME
+from torch_xdna.kernels_xdna1.host_compiler import compiler
+from torch_xdna.lowering.overlay.variants import FULL, VARIANTS
 
 SOURCES = sorted((Path(peano_build.__file__).parent / "kernels").iterdir())
 _NARROW = r"(?:bfloat16|u?int8_t|u?int16_t|short|char|__bf16|_Float16)"

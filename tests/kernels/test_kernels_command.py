@@ -1,11 +1,11 @@
-"""`python -m kernels_xdna1`: the table and the build for the core."""
+"""`python -m torch_xdna.kernels_xdna1`: the table and the build for the core."""
 
 import subprocess
 
 import pytest
 
-from kernels_xdna1 import contract, cycles, description, peano_build, precedents
-from kernels_xdna1.__main__ import main
+from torch_xdna.kernels_xdna1 import contract, cycles, description, peano_build, precedents
+from torch_xdna.kernels_xdna1.__main__ import main
 
 
 def test_table_lists_every_kernel(capsys):

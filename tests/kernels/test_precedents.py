@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels_xdna1 import loops, precedents, sizes
+from torch_xdna.kernels_xdna1 import loops, precedents, sizes
 
 CALIBRATION = Path(__file__).parent.parent.parent / "lowering" / "time" / "calibration.csv"
 

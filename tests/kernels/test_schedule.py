@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kernels_xdna1 import schedule
-from kernels_xdna1.schedule import Unit
+from torch_xdna.kernels_xdna1 import schedule
+from torch_xdna.kernels_xdna1.schedule import Unit
 
 A, B, MULTIPLY, STORE, MOVE = (("load a",), ("load b", "load a"), ("multiply",), ("store",), ("move",))
 

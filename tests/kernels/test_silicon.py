@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels_xdna1 import silicon
-from kernels_xdna1.__main__ import main
+from torch_xdna.kernels_xdna1 import silicon
+from torch_xdna.kernels_xdna1.__main__ import main
 
 DATA = Path(__file__).parent / "data"
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lowering import ops
-from lowering.whisper import EncoderConfig, encoder_region
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_region
 
 
 def random_params(region, seed=0):

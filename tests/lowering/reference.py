@@ -10,10 +10,10 @@ from collections import deque
 
 import numpy as np
 
-from lowering.commands.commands import Dma, MaskWrite, Wait
-from lowering.host_data import blocks
-from lowering.host_data.bf16 import from_bf16, round_bf16, to_bf16
-from lowering.overlay.core_program import CORE_PROGRAM, Acquire, Call, Loop, Release, Switch, Word
+from torch_xdna.lowering.commands.commands import Dma, MaskWrite, Wait
+from torch_xdna.lowering.host_data import blocks
+from torch_xdna.lowering.host_data.bf16 import from_bf16, round_bf16, to_bf16
+from torch_xdna.lowering.overlay.core_program import CORE_PROGRAM, Acquire, Call, Loop, Release, Switch, Word
 
 GRANULE = 512  # words: transfers are tracked in pieces of 2 KB
 PIECE = 2 * GRANULE  # bf16

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 
-from lowering.host_data.bf16 import from_bf16, round_bf16, to_bf16
+from torch_xdna.lowering.host_data.bf16 import from_bf16, round_bf16, to_bf16
 
 
 def test_agrees_with_ml_dtypes_on_random_bits():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lowering import lower
-from lowering.buffers import Forms, Pattern
-from lowering.commands.commands import Dma
-from lowering.program import Program
-from lowering.streams.descriptors import fit
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.buffers import Forms, Pattern
+from torch_xdna.lowering.commands.commands import Dma
+from torch_xdna.lowering.program import Program
+from torch_xdna.lowering.streams.descriptors import fit
 from torch_xdna.selftest.cases import Case, all_cases
 
 
@@ -24,8 +24,8 @@ def forms_of(program: Program) -> set[str]:
 
 
 def on_the_array(program: Program, case: Case) -> list[np.ndarray]:
-    from lowering.overlay import overlay
     from torch_xdna.devices.array import Simulator
+    from torch_xdna.lowering.overlay import overlay
 
     weights = program.pack_weights(case.params)
     activations = np.zeros(program.activations_bytes, np.uint8)

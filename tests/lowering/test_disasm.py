@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 from expected import Builder
 
-import lowering
-from lowering import listing
-from lowering.commands.encode import encode
+from torch_xdna import lowering
 from torch_xdna.cli.disasm import command
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering import listing
+from torch_xdna.lowering.commands.encode import encode
 
 ONE_COLUMN_OF_A_GEMM = """\
 step 0: gemm fc: 300 x 96 -> 200

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from lowering import limits
-from lowering.host_data.bf16 import from_bf16, to_bf16
-from lowering.host_data.blocks import slot_matrix, unpack_a
-from lowering.host_data.conv_input import conv_input
-from lowering.streams.descriptors import fit
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.host_data.bf16 import from_bf16, to_bf16
+from torch_xdna.lowering.host_data.blocks import slot_matrix, unpack_a
+from torch_xdna.lowering.host_data.conv_input import conv_input
+from torch_xdna.lowering.streams.descriptors import fit
 
 PLANES = ((-1, 0, 1), 2)  # centers, phases: a stride-1 convolution before one of stride 2
 ALONE = ((0,), 1)

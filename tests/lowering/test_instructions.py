@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowering.commands.check import first_difference, from_json, main
-from lowering.commands.commands import Dma, MaskWrite, Wait, Write32, token_id, with_token_ids
-from lowering.commands.decode import DecodeError, decode, device_columns, listing, records
-from lowering.commands.encode import encode
-from lowering.commands.registers import RECORD_WORDS
-from lowering.errors import LimitError
+from torch_xdna.lowering.commands.check import first_difference, from_json, main
+from torch_xdna.lowering.commands.commands import Dma, MaskWrite, Wait, Write32, token_id, with_token_ids
+from torch_xdna.lowering.commands.decode import DecodeError, decode, device_columns, listing, records
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.registers import RECORD_WORDS
+from torch_xdna.lowering.errors import LimitError
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "npu_instructions.json").read_text())
@@ -43,7 +43,9 @@ def test_check_prints_counts_and_first_difference(tmp_path):
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(broken))
     run = subprocess.run(
-        [sys.executable, "-m", "lowering.commands", "check", str(file)], capture_output=True, text=True
+        [sys.executable, "-m", "torch_xdna.lowering.commands", "check", str(file)],
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 1
     assert run.stdout.splitlines()[0] == "2 of 3 cases match word for word"
@@ -120,7 +122,9 @@ def test_check_says_how_programs_were_compared_and_what_words_cannot_be_read(tmp
     file = tmp_path / "programs.json"
     file.write_text(json.dumps(broken))
     run = subprocess.run(
-        [sys.executable, "-m", "lowering.commands", "check", str(file)], capture_output=True, text=True
+        [sys.executable, "-m", "torch_xdna.lowering.commands", "check", str(file)],
+        capture_output=True,
+        text=True,
     )
     first, second = run.stdout.splitlines()
     assert first == "2 of 3 cases match word for word, 3 of them compared up to repeated token ids"

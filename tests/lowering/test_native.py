@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kernels_xdna1 import host_compiler
-from lowering.host_data import bf16, blocks, native
-from lowering.host_data.conv_input import conv_input
+from torch_xdna.kernels_xdna1 import host_compiler
+from torch_xdna.lowering.host_data import bf16, blocks, native
+from torch_xdna.lowering.host_data.conv_input import conv_input
 
 
 @pytest.fixture

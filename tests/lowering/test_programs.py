@@ -5,11 +5,11 @@ import pytest
 from expected import Builder, cosine, random_inputs, random_params, whisper
 from reference import run
 
-import lowering
-from lowering import ops
-from lowering.commands.commands import Dma, MaskWrite, Wait
-from lowering.commands.registers import CONTROL
-from lowering.evaluate import evaluate
+from torch_xdna import lowering
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.commands.commands import Dma, MaskWrite, Wait
+from torch_xdna.lowering.commands.registers import CONTROL
+from torch_xdna.lowering.evaluate import evaluate
 
 
 def row_ops():

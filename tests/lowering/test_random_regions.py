@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import run
 
-import lowering
-from lowering import ops
-from lowering.evaluate import evaluate
+from torch_xdna import lowering
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.evaluate import evaluate
 
 
 @st.composite

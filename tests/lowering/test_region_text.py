@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import torch_xdna
-from lowering import lower, ops
-from lowering.ops import Region
-from lowering.whisper import MODELS, encoder_region
+from torch_xdna.lowering import lower, ops
+from torch_xdna.lowering.ops import Region
+from torch_xdna.lowering.whisper import MODELS, encoder_region
 
 
 def same(region: Region) -> Region:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from expected import Builder, random_params
 
-import lowering
-from lowering import listing, ops, pipeline
-from lowering.commands.commands import Dma, Wait
-from lowering.errors import LimitError, LoweringError
-from lowering.whisper import MODELS, encoder_region
+from torch_xdna import lowering
+from torch_xdna.lowering import listing, ops, pipeline
+from torch_xdna.lowering.commands.commands import Dma, Wait
+from torch_xdna.lowering.errors import LimitError, LoweringError
+from torch_xdna.lowering.whisper import MODELS, encoder_region
 
 
 @pytest.mark.parametrize("context", [50, 1500])

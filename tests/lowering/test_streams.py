@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowering import limits
-from lowering.buffers import Pattern
-from lowering.commands.commands import Dma
-from lowering.commands.encode import encode
-from lowering.streams.descriptors import fit
+from torch_xdna.lowering import limits
+from torch_xdna.lowering.buffers import Pattern
+from torch_xdna.lowering.commands.commands import Dma
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.streams.descriptors import fit
 
 
 def walk(base, sizes, strides):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from sandbox.host import PCI_ADDRESS, write_phoenix
 
-from lowering.overlay.toolchain import PACKAGES as PACKAGE_NAMES
-from lowering.overlay.toolchain import RECOMMENDED
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.devices.npu.machine import System
 from torch_xdna.doctor import Check, diagnose
 from torch_xdna.doctor.driver import DriverFacts
+from torch_xdna.lowering.overlay.toolchain import PACKAGES as PACKAGE_NAMES
+from torch_xdna.lowering.overlay.toolchain import RECOMMENDED
 
 TAG = "cpython-313-x86_64-linux-gnu"
 PACKAGES = "/usr/lib/python3/dist-packages"

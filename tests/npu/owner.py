@@ -11,10 +11,10 @@ import numpy as np
 import stack
 from sandbox import inside
 
-from lowering.overlay import overlay
 from torch_xdna import selftest
 from torch_xdna.devices import npu
 from torch_xdna.devices.array import Simulator
+from torch_xdna.lowering.overlay import overlay
 from torch_xdna.selftest import ladder, measure
 
 

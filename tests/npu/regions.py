@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowering.ops import (
+from torch_xdna.lowering.ops import (
     Activation,
     Add,
     Attention,

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lowering.overlay import overlay
 from torch_xdna.devices.array import Simulator
+from torch_xdna.lowering.overlay import overlay
 
 
 class ert_cmd_state(enum.IntEnum):

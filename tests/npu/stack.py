@@ -11,11 +11,11 @@ import numpy as np
 import regions
 from sandbox import inside
 
-from lowering import lower
-from lowering.overlay import overlay
 from torch_xdna.devices import npu
 from torch_xdna.devices.array import Simulator
 from torch_xdna.devices.npu import flush
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.overlay import overlay
 
 
 def simulate(columns: int) -> Simulator:

@@ -12,9 +12,9 @@ import pytest
 import regions
 from sandbox.host import Sandbox
 
-from lowering import lower
-from lowering.commands.commands import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
-from lowering.commands.decode import records
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.commands.commands import AddressPatch, BlockWrite, MaskWrite, Wait, Write32
+from torch_xdna.lowering.commands.decode import records
 
 GOLDEN = Path(__file__).parents[1] / "lowering" / "data" / "npu_instructions.json"
 COLUMN_SHIFT, ROW_SHIFT = 25, 20

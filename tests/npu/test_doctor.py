@@ -12,8 +12,6 @@ import pytest
 from click.testing import CliRunner
 from machine import DRIVER, ENVIRONMENT, LIBRARIES, PACKAGES, TAG, Machine, limits
 
-from lowering.overlay.toolchain import PEANO, RECOMMENDED
-from lowering.overlay.variants import LEAN
 from torch_xdna.cli.doctor import command
 from torch_xdna.devices.npu import context
 from torch_xdna.devices.npu import machine as system
@@ -22,6 +20,8 @@ from torch_xdna.devices.npu.machine import device_users
 from torch_xdna.doctor import usable
 from torch_xdna.doctor.driver import DriverFacts
 from torch_xdna.doctor.hardware import XDNA2
+from torch_xdna.lowering.overlay.toolchain import PEANO, RECOMMENDED
+from torch_xdna.lowering.overlay.variants import LEAN
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels_xdna1 import host_compiler
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu import flush
 from torch_xdna.devices.npu.buffers import Ranges
 from torch_xdna.errors import DeviceError
+from torch_xdna.kernels_xdna1 import host_compiler
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from rich.console import Console
 from sandbox.host import Sandbox
 
-from lowering.evaluate import evaluate
 from torch_xdna.cli.selftest import command, show
 from torch_xdna.devices.npu import runtime
 from torch_xdna.errors import DeviceError
+from torch_xdna.lowering.evaluate import evaluate
 from torch_xdna.selftest.cases import all_cases
 from torch_xdna.selftest.expected import compare, expected
 from torch_xdna.selftest.rungs import Rung, climb

@@ -12,11 +12,11 @@ import torch
 from sandbox.host import REPOSITORY, Sandbox
 from transformers import WhisperForConditionalGeneration
 
-from lowering import lower
-from lowering.ops import Region
-from lowering.overlay import overlay
 from torch_xdna.devices.array import Simulator
 from torch_xdna.devices.array.device import ArrayDevice, ArrayExecutable
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.ops import Region
+from torch_xdna.lowering.overlay import overlay
 
 POISON = 0xFF
 CHECKPOINT = REPOSITORY / "torch_xdna" / "speech" / "checkpoint"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from sandbox import inside
 
-from lowering.host_data.bf16 import from_bf16, to_bf16
 from torch_xdna.devices import npu
+from torch_xdna.lowering.host_data.bf16 import from_bf16, to_bf16
 
 BLOCK = 8192
 MARKER = 0x6E7075

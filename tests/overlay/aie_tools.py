@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from aiecc_passes import Driver, driver_of, names_in_help, pipeline
 
-from lowering.commands.commands import Command, Dma, MaskWrite, Wait
-from lowering.commands.registers import MM2S, S2MM
-from lowering.overlay import overlay
-from lowering.overlay.mlir import DEVICES, print_mlir
-from lowering.program import Program
+from torch_xdna.lowering.commands.commands import Command, Dma, MaskWrite, Wait
+from torch_xdna.lowering.commands.registers import MM2S, S2MM
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.overlay.mlir import DEVICES, print_mlir
+from torch_xdna.lowering.program import Program
 
 
 def find(tool: str) -> str | None:

@@ -11,9 +11,9 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from kernels_xdna1.description import BY_NAME
-from lowering.overlay.core_program import Acquire, Call, Loop, Release, Statement, Switch, Word
-from lowering.overlay.description import Overlay, Tile
+from torch_xdna.kernels_xdna1.description import BY_NAME
+from torch_xdna.lowering.overlay.core_program import Acquire, Call, Loop, Release, Statement, Switch, Word
+from torch_xdna.lowering.overlay.description import Overlay, Tile
 
 Event = tuple[object, ...]
 _Block = tuple[list[str], list[str]]  # names of its arguments, lines

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from kernels_xdna1 import cycles
-from lowering.overlay import banks
-from lowering.overlay.description import Tile, memory_use, overlay
+from torch_xdna.kernels_xdna1 import cycles
+from torch_xdna.lowering.overlay import banks
+from torch_xdna.lowering.overlay.description import Tile, memory_use, overlay
 
 
 @pytest.mark.parametrize("placement", [banks.sequential(), banks.apart()], ids=["sequential", "apart"])

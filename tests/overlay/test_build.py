@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lowering.overlay import build as driver
-from lowering.overlay import manifest as manifests
-from lowering.overlay import toolchain
-from lowering.overlay.build import BuildError, build
-from lowering.overlay.manifest import Manifest, path_of
-from lowering.overlay.toolchain import PEANO, RECOMMENDED
-from lowering.overlay.variants import FULL, LEAN, PRODUCTS, Variant
 from torch_xdna.cli.build_overlay import command
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering.overlay import build as driver
+from torch_xdna.lowering.overlay import manifest as manifests
+from torch_xdna.lowering.overlay import toolchain
+from torch_xdna.lowering.overlay.build import BuildError, build
+from torch_xdna.lowering.overlay.manifest import Manifest, path_of
+from torch_xdna.lowering.overlay.toolchain import PEANO, RECOMMENDED
+from torch_xdna.lowering.overlay.variants import FULL, LEAN, PRODUCTS, Variant
 
 NAMES = {FULL: "xdna1_4c_0123456789ab", LEAN: "xdna1_4c_0123456789ac", PRODUCTS: "xdna1_4c_0123456789ad"}
 NAME = NAMES[FULL]
@@ -228,7 +228,7 @@ def test_killed_in_the_middle(tools: Path, tmp_path: Path, monkeypatch: pytest.M
     before = target.read_bytes()
     code = f"""
         from pathlib import Path
-        from lowering.overlay.build import build
+        from torch_xdna.lowering.overlay.build import build
         build(4, Path({str(target)!r}), lambda variant: {NAME!r}, force=True)
     """
     process = subprocess.Popen(

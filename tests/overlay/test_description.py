@@ -10,15 +10,25 @@ from pathlib import Path
 
 import pytest
 
-import lowering
-from kernels_xdna1 import sizes
-from kernels_xdna1.description import BY_NAME
-from lowering.errors import LimitError
-from lowering.overlay import listing, memory_use, overlay
-from lowering.overlay.core_program import ACCUMULATOR, COLUMN, HEADER, ROW, Acquire, Call, Loop, Word, walk
-from lowering.overlay.description import KERNELS, Tile, check, descriptors
-from lowering.overlay.picture import draw
-from lowering.overlay.variants import FULL
+from torch_xdna import lowering
+from torch_xdna.kernels_xdna1 import sizes
+from torch_xdna.kernels_xdna1.description import BY_NAME
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.overlay import listing, memory_use, overlay
+from torch_xdna.lowering.overlay.core_program import (
+    ACCUMULATOR,
+    COLUMN,
+    HEADER,
+    ROW,
+    Acquire,
+    Call,
+    Loop,
+    Word,
+    walk,
+)
+from torch_xdna.lowering.overlay.description import KERNELS, Tile, check, descriptors
+from torch_xdna.lowering.overlay.picture import draw
+from torch_xdna.lowering.overlay.variants import FULL
 
 SVG = Path(lowering.__file__).with_name("overlay.svg")
 
@@ -127,7 +137,7 @@ def test_listing_reads_like_the_loops() -> None:
 
 def test_the_committed_picture_is_fresh() -> None:
     assert SVG.read_text() == draw(overlay(4)), (
-        "run `python -m lowering.overlay --svg > lowering/overlay.svg`"
+        "run `python -m torch_xdna.lowering.overlay --svg > lowering/overlay.svg`"
     )
 
 
@@ -144,7 +154,9 @@ def test_the_picture_shows_every_tile(columns: int) -> None:
 @pytest.mark.parametrize("option", ["--mlir", "--svg", "--program", "--memory"])
 def test_command(option: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "lowering.overlay", option, "--columns", "2"], capture_output=True, text=True
+        [sys.executable, "-m", "torch_xdna.lowering.overlay", option, "--columns", "2"],
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
     assert len(run.stdout) > 100

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from small_elf import small_elf
 
-from lowering.overlay.elf import NotElf, defined_symbols, sections
-from lowering.overlay.sizes import measure
+from torch_xdna.lowering.overlay.elf import NotElf, defined_symbols, sections
+from torch_xdna.lowering.overlay.sizes import measure
 
 
 def test_sections_and_symbols() -> None:

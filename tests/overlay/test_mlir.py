@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lowering.overlay import overlay
-from lowering.overlay.description import KERNELS
-from lowering.overlay.mlir import print_mlir
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.overlay.description import KERNELS
+from torch_xdna.lowering.overlay.mlir import print_mlir
 
 # One line per kind of line that mlir-aie (main of April 2026) took through all passes before the core compiler, with
 # names, numbers and operand lists replaced (see `shape`). A new kind belongs here once test_mlir_aie.py passes.

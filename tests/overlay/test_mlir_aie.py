@@ -11,14 +11,14 @@ from aie_tools import FIND_FLOWS, Refused, driver, needs_tools, opt, run, to_llv
 from aiecc_passes import INTRINSICS, VECTORS, flat
 from lowered_core import demanded, executed
 
-from kernels_xdna1.contract import CONSTANT_BYTES
-from kernels_xdna1.description import BY_NAME
-from lowering import limits, lower, ops
-from lowering.commands.check import difference_in_effect
-from lowering.overlay import memory_use, overlay
-from lowering.overlay.description import COLUMN_CHOICES, Fifo, Tile, descriptors
-from lowering.overlay.mlir import print_mlir
-from lowering.whisper import EncoderConfig, encoder_region
+from torch_xdna.kernels_xdna1.contract import CONSTANT_BYTES
+from torch_xdna.kernels_xdna1.description import BY_NAME
+from torch_xdna.lowering import limits, lower, ops
+from torch_xdna.lowering.commands.check import difference_in_effect
+from torch_xdna.lowering.overlay import memory_use, overlay
+from torch_xdna.lowering.overlay.description import COLUMN_CHOICES, Fifo, Tile, descriptors
+from torch_xdna.lowering.overlay.mlir import print_mlir
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_region
 
 pytestmark = needs_tools
 every_width = pytest.mark.parametrize("columns", COLUMN_CHOICES)

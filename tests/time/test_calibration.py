@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from lowering.time import Costs, calibrate, estimate_gemm
-from lowering.time.__main__ import main
-from lowering.time.estimate import dispatch_seconds
-from lowering.time.gemm import KERNEL, gemm_kernel_cycles, parse_dtype
-from lowering.time.transfers import estimate_memcpy, estimate_read, estimate_shim_task
+from torch_xdna.lowering.time import Costs, calibrate, estimate_gemm
+from torch_xdna.lowering.time.__main__ import main
+from torch_xdna.lowering.time.estimate import dispatch_seconds
+from torch_xdna.lowering.time.gemm import KERNEL, gemm_kernel_cycles, parse_dtype
+from torch_xdna.lowering.time.transfers import estimate_memcpy, estimate_read, estimate_shim_task
 
 
 def test_array_rows_are_met():
@@ -25,7 +25,7 @@ def test_array_rows_are_met():
 def test_every_row_is_predicted_but_those_of_another_kernel():
     predicted = {row.id for row in calibrate.table()}
     published = {row["id"] for row in csv.DictReader(calibrate.CSV.open())}
-    # hand-written kernels; pure inputs of the model; traced loops (`python -m kernels_xdna1 precedents`)
+    # hand-written kernels; pure inputs of the model; traced loops (`python -m torch_xdna.kernels_xdna1 precedents`)
     traced = {name for name in published if name.startswith("K")}
     assert published - predicted == {"L1", "L10", "M6", "M8"} | traced
 

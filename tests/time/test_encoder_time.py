@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from lowering import ops
-from lowering.time import Costs, estimate_encoder
-from lowering.time.kernels import STOCK_STEP, kernel_cycles
-from lowering.time.overlay_ops import time_region
-from lowering.whisper import MODELS, encoder_config, encoder_region
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.time import Costs, estimate_encoder
+from torch_xdna.lowering.time.kernels import STOCK_STEP, kernel_cycles
+from torch_xdna.lowering.time.overlay_ops import time_region
+from torch_xdna.lowering.whisper import MODELS, encoder_config, encoder_region
 from torch_xdna.profile.simulated import simulated_seconds
 
 

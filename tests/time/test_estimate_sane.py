@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from lowering.time import Estimate, estimate_encoder, estimate_gemm
-from lowering.time.gemm import _BYTES, PEAK_MACS, parse_dtype
+from torch_xdna.lowering.time import Estimate, estimate_encoder, estimate_gemm
+from torch_xdna.lowering.time.gemm import _BYTES, PEAK_MACS, parse_dtype
 
 SIZES = (1, 17, 63, 64, 65, 100, 500, 1024, 1500, 4096, 20000)
 TILES = (

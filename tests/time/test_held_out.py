@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lowering.time import calibrate, held_out
-from lowering.time.gemm import KERNEL, gemm_kernel_cycles, scheduled_kernel
+from torch_xdna.lowering.time import calibrate, held_out
+from torch_xdna.lowering.time.gemm import KERNEL, gemm_kernel_cycles, scheduled_kernel
 
 
 @pytest.mark.parametrize("key", held_out.GROUPS)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lowering.time import estimate_encoder
-from lowering.time.__main__ import render
-from lowering.time.held_out import leave_out
+from torch_xdna.lowering.time import estimate_encoder
+from torch_xdna.lowering.time.__main__ import render
+from torch_xdna.lowering.time.held_out import leave_out
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

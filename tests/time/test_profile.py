@@ -13,12 +13,12 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from lowering import lower
-from lowering.time import Costs
-from lowering.whisper import MODELS, encoder_region
 from torch_xdna.cli import cli
 from torch_xdna.devices.profiler_range import PREFIX, device_range
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.time import Costs
+from torch_xdna.lowering.whisper import MODELS, encoder_region
 from torch_xdna.profile import profile_model, profile_regions, profile_report
 from torch_xdna.profile.host import host_times
 from torch_xdna.profile.pictures import scaling, write_all

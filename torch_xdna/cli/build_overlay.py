@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from lowering.overlay.build import BuildError, build
-from lowering.overlay.toolchain import MLIR_AIE, PEANO, RECOMMENDED
-from lowering.overlay.variants import BY_NAME, FULL
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering.overlay.build import BuildError, build
+from torch_xdna.lowering.overlay.toolchain import MLIR_AIE, PEANO, RECOMMENDED
+from torch_xdna.lowering.overlay.variants import BY_NAME, FULL
 
 
 @click.command(

@@ -11,7 +11,7 @@ from torch_xdna.cli import output
 from torch_xdna.errors import XdnaError
 
 if TYPE_CHECKING:
-    from lowering.ops import Region
+    from torch_xdna.lowering.ops import Region
 
 
 @click.command()
@@ -43,8 +43,8 @@ def command(
     if file is not None:
         click.echo(_listing_of(file))
         return
-    import lowering
-    from lowering import listing
+    from torch_xdna import lowering
+    from torch_xdna.lowering import listing
 
     program = lowering.lower(_region(model, size), columns=int(columns))
     if step is not None and step >= len(program.steps):
@@ -68,7 +68,7 @@ def command(
 def _listing_of(file: Path) -> str:
     import numpy as np
 
-    from lowering.commands.decode import DecodeError, decode, device_columns, listing
+    from torch_xdna.lowering.commands.decode import DecodeError, decode, device_columns, listing
 
     try:
         data = file.read_bytes()
@@ -87,8 +87,8 @@ def _listing_of(file: Path) -> str:
 
 def _region(model: str | None, size: str | None) -> Region:
     """The encoder of a model's configuration. No weights are read."""
-    from lowering.whisper import encoder_config, encoder_region
     from torch_xdna import model_config as configuration
+    from torch_xdna.lowering.whisper import encoder_config, encoder_region
 
     try:
         if size is not None:

@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lowering.time import Estimate, estimate_encoder, estimate_gemm
-from lowering.time.encoder import EncoderEstimate
-from lowering.time.estimate import DISPATCH_S
-from lowering.time.transfers import estimate_memcpy, estimate_read
-from lowering.whisper import MODELS
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering.time import Estimate, estimate_encoder, estimate_gemm
+from torch_xdna.lowering.time.encoder import EncoderEstimate
+from torch_xdna.lowering.time.estimate import DISPATCH_S
+from torch_xdna.lowering.time.transfers import estimate_memcpy, estimate_read
+from torch_xdna.lowering.whisper import MODELS
 
 _ORDER = click.Choice(["row-major", "packed"])
 _clock = click.option(

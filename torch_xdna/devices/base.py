@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lowering.ops import Region
+    from torch_xdna.lowering.ops import Region
 
 
 @dataclass

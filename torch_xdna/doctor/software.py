@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lowering.overlay import manifest as manifests
-from lowering.overlay import toolchain
-from lowering.overlay.toolchain import MLIR_AIE, PEANO, RECOMMENDED, RELEASES
 from torch_xdna.devices.npu import binding
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.devices.npu.errors import NpuUnavailable
 from torch_xdna.devices.npu.machine import System
 from torch_xdna.doctor.check import Check, Findings
+from torch_xdna.lowering.overlay import manifest as manifests
+from torch_xdna.lowering.overlay import toolchain
+from torch_xdna.lowering.overlay.toolchain import MLIR_AIE, PEANO, RECOMMENDED, RELEASES
 
 LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/opt/xilinx/xrt/lib", "/usr/lib64", "/usr/lib")
 INSTALL_XRT = (

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowering import lower
-from lowering.errors import LoweringError
-from lowering.ops import Region
 from torch_xdna.errors import DeviceError
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.ops import Region
 
 if TYPE_CHECKING:
-    from lowering.program import Program
     from torch_xdna.devices import Device
+    from torch_xdna.lowering.program import Program
 
 NAMES = ("auto", "npu", "emulator", "array")
 Clip = Sequence[np.ndarray]  # a region's inputs, (rows, cols) each

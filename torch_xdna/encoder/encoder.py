@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lowering.errors import LoweringError
-from lowering.whisper import EncoderConfig, encoder_region
 from torch_xdna.encoder.doors import Door, Run, open_door
 from torch_xdna.encoder.weights import Ct2Weights
 from torch_xdna.errors import DeviceError, XdnaError
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_region
 
 LENGTHS_KEPT = 4  # programs with their weights: the model's own length and a few shorter ones
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lowering.whisper import EncoderConfig, encoder_config
 from torch_xdna.encoder import ct2
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_config
 
 # The region's name of a layer's linear -> CTranslate2's, and which of how many equal parts along the rows.
 _LINEAR = {

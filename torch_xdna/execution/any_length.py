@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, fx
 
-from lowering.errors import LoweringError
-from lowering.ops import Region
 from torch_xdna.devices import Device, Executable
 from torch_xdna.devices.profiler_range import device_range
 from torch_xdna.errors import DeviceError
 from torch_xdna.execution.borders import entering, leaving
 from torch_xdna.execution.recipes import Recipe, pack
 from torch_xdna.execution.weight_store import WeightStore
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.ops import Region
 from torch_xdna.matching.layout import Size, at, dims_at, size_of, traced_sizes
 from torch_xdna.partitioning.regions import GraphRegion
 

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from lowering.errors import LoweringError
-from lowering.limits import BLOCK
-from lowering.ops import Add, Gelu, LayerNorm, Linear, Param, Region, Softmax
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.limits import BLOCK
+from torch_xdna.lowering.ops import Add, Gelu, LayerNorm, Linear, Param, Region, Softmax
 
 ROWS = (64, 128, 256, 512, 1024)  # numbers of rows that a region is lowered for
 REASON = "symbolic: all rows of a call at once"

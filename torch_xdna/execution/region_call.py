@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from lowering.errors import LoweringError
-from lowering.ops import Region
 from torch_xdna.devices import Device, Executable
 from torch_xdna.devices.profiler_range import device_range
 from torch_xdna.errors import DeviceError
@@ -19,6 +17,8 @@ from torch_xdna.execution.lengths import ByRow, Runs, by_row, with_rows
 from torch_xdna.execution.recipes import Recipe, pack, recipes_of
 from torch_xdna.execution.recovery import Recovery, eager_twin, without_data, without_grad
 from torch_xdna.execution.weight_store import WeightStore
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.ops import Region
 from torch_xdna.matching.views import roots
 from torch_xdna.partitioning.regions import GraphRegion
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from lowering.buffers import Buffer, KeyValues, Matrix
-from lowering.host_data.conv_input import Column, ConvInput
-from lowering.host_data.fills import InputFill, OutputTake
+from torch_xdna.lowering.buffers import Buffer, KeyValues, Matrix
+from torch_xdna.lowering.host_data.conv_input import Column, ConvInput
+from torch_xdna.lowering.host_data.fills import InputFill, OutputTake
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (Buffer, Matrix, KeyValues, Column, ConvInput, InputFill, OutputTake)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lowering.program import Placement, Program
 from torch_xdna.devices.npu.overlay import fingerprint
 from torch_xdna.encoder.doors import Run, open_door
 from torch_xdna.encoder.encoder import checked_mel
 from torch_xdna.errors import DeviceError, XdnaError
 from torch_xdna.exported.describe import from_json
 from torch_xdna.exported.file import File
+from torch_xdna.lowering.program import Placement, Program
 
 DEVICES = ("npu", "array")
 

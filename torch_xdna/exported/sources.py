@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lowering.whisper import EncoderConfig, encoder_config
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_config
 
 # openai-whisper's names -> Hugging Face's, which the region of an encoder has as well.
 _OPENAI = (

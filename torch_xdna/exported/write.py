@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from lowering import lower
-from lowering.errors import LoweringError
-from lowering.whisper import encoder_region
 from torch_xdna.devices.npu.overlay import fingerprint
 from torch_xdna.encoder.encoder import cut
 from torch_xdna.errors import XdnaError
 from torch_xdna.exported import file
 from torch_xdna.exported.describe import to_json
 from torch_xdna.exported.sources import source
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.whisper import encoder_region
 
 COLUMNS = (1, 2, 4)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lowering.ops import HEAD_SIZE, Attention
+from torch_xdna.lowering.ops import HEAD_SIZE, Attention
 from torch_xdna.matching.layout import Axis, Dim, Dims, fresh, full, normal, numel, regroup
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.rows import module_path, only_value, softmax_input

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import fx
 
-from lowering.ops import Conv1d, Gelu, Linear
+from torch_xdna.lowering.ops import Conv1d, Gelu, Linear
 from torch_xdna.matching import linear as products
 from torch_xdna.matching.layout import Axis, Dims, full, normal
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lowering.ops import Add, Conv1d, Linear
+from torch_xdna.lowering.ops import Add, Conv1d, Linear
 from torch_xdna.matching.layout import Axis, Dims, fresh, full, size_of
 from torch_xdna.matching.refusal import SYMBOLIC, Refusal
 from torch_xdna.matching.state import Match, MatchState, arguments, shape_of, unfit

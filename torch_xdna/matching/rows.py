@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from lowering.limits import NORM_WIDTH, SOFTMAX_WIDTH
-from lowering.ops import Add, Gelu, LayerNorm, Softmax
+from torch_xdna.lowering.limits import NORM_WIDTH, SOFTMAX_WIDTH
+from torch_xdna.lowering.ops import Add, Gelu, LayerNorm, Softmax
 from torch_xdna.matching import linear as products
 from torch_xdna.matching.refusal import Refusal
 from torch_xdna.matching.state import Match, MatchState, arguments, shape_of, unfit

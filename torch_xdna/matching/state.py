@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from lowering.ops import Op
+from torch_xdna.lowering.ops import Op
 from torch_xdna.matching.layout import (
     Axis,
     Dims,

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from torch import fx
 
-from lowering.ops import Add, Attention, Gelu, LayerNorm, Softmax
-from lowering.overlay.variants import FULL, Variant
 from torch_xdna.capture import Origin
+from torch_xdna.lowering.ops import Add, Attention, Gelu, LayerNorm, Softmax
+from torch_xdna.lowering.overlay.variants import FULL, Variant
 from torch_xdna.matching import MatchState, Refusal, match_graph
 from torch_xdna.partitioning.fusion import fuse
 from torch_xdna.partitioning.partition import Partition, partition

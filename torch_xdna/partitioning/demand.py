@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import fx
 
-from lowering.ops import Attention
+from torch_xdna.lowering.ops import Attention
 from torch_xdna.matching import MatchState, Matrix
 from torch_xdna.matching.views import VIEWS
 

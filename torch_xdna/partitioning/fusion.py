@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from lowering.ops import Activation, Add, Conv1d, Gelu, Linear, Op, Region
+from torch_xdna.lowering.ops import Activation, Add, Conv1d, Gelu, Linear, Op, Region
 
 
 def fuse(region: Region) -> Region:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from lowering.ops import Param, Region, Value
+from torch_xdna.lowering.ops import Param, Region, Value
 from torch_xdna.matching import Match, MatchState
 from torch_xdna.matching.layout import Dims, Size, at, traced_sizes
 from torch_xdna.matching.state import Weight, Window

@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lowering import lower
-from lowering.commands.commands import Dma
-from lowering.errors import LoweringError
-from lowering.ops import Conv1d, Region
-from lowering.streams.split import LONGEST_S, SLOWEST_GHZ
-from lowering.time import Costs
-from lowering.time.estimate import dispatch_seconds
-from lowering.time.gemm import checked_clock
-from lowering.time.overlay_ops import BLOCK_BYTES, OpTime, time_region
-from lowering.whisper import EncoderConfig, encoder_config, encoder_region
 from torch_xdna import model_config as configuration
 from torch_xdna.errors import XdnaError
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.commands.commands import Dma
+from torch_xdna.lowering.errors import LoweringError
+from torch_xdna.lowering.ops import Conv1d, Region
+from torch_xdna.lowering.streams.split import LONGEST_S, SLOWEST_GHZ
+from torch_xdna.lowering.time import Costs
+from torch_xdna.lowering.time.estimate import dispatch_seconds
+from torch_xdna.lowering.time.gemm import checked_clock
+from torch_xdna.lowering.time.overlay_ops import BLOCK_BYTES, OpTime, time_region
+from torch_xdna.lowering.whisper import EncoderConfig, encoder_config, encoder_region
 from torch_xdna.profile.model import OpProfile, Profile
 
 FRAMES_PER_SECOND = 50  # encoder frames

@@ -9,10 +9,10 @@ from statistics import median
 
 import torch
 
-from lowering.ops import Region
 from torch_xdna.devices import Executable, select
 from torch_xdna.devices.base import counted
 from torch_xdna.devices.profiler_range import PREFIX, device_range
+from torch_xdna.lowering.ops import Region
 from torch_xdna.profile.model import OpProfile
 
 RUNS = 3

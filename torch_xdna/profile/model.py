@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lowering.limits import CORE_ROWS
-from lowering.time.costs import Costs
-from lowering.time.kernels import kernel_cycles
+from torch_xdna.lowering.limits import CORE_ROWS
+from torch_xdna.lowering.time.costs import Costs
+from torch_xdna.lowering.time.kernels import kernel_cycles
 
 PEAK_FLOP = 256  # bf16 operations per cycle and core
 PRODUCT_SHARE = 64**3 / kernel_cycles("gemm_step") / 128  # of peak, our product of 64 x 64 x 64, modelled

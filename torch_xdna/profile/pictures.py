@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lowering.time.encoder import estimate_encoder
+from torch_xdna.lowering.time.encoder import estimate_encoder
 from torch_xdna.profile.model import PRODUCT_SHARE, READ_GBS, OpProfile, Profile
 
 COLOURS = {

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-import lowering
-from lowering.ops import Region
-from lowering.overlay import overlay
-from lowering.time import Costs
+from torch_xdna import lowering
 from torch_xdna.devices.array.simulator import RunStats, Simulator
+from torch_xdna.lowering.ops import Region
+from torch_xdna.lowering.overlay import overlay
+from torch_xdna.lowering.time import Costs
 
 _COMMAND = re.compile(r"command (\d+)")
 _KERNEL = re.compile(r"(\w+)\(")

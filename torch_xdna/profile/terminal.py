@@ -118,7 +118,7 @@ def notes(profile: Profile) -> list[str]:
     """What a reader needs to judge the numbers."""
     return [
         "of peak: useful products over 128 MAC/cycle/core; busy: cores in kernels; bound: what is longest alone (next)",
-        "kernels: loops scheduled for the core, and what compilers lost on traced ones (python -m kernels_xdna1)",
+        "kernels: loops scheduled for the core, with what compilers lost (python -m torch_xdna.kernels_xdna1)",
     ]
 
 

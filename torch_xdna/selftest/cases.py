@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lowering.ops import (
+from torch_xdna.lowering.ops import (
     Activation,
     Add,
     Attention,

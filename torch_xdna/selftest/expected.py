@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lowering.evaluate import evaluate
+from torch_xdna.lowering.evaluate import evaluate
 from torch_xdna.selftest.cases import Case
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels_xdna1.host_compiler import CompilerError
-from lowering import Program, lower
-from lowering.errors import LackingError
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu.chip import Npu
+from torch_xdna.kernels_xdna1.host_compiler import CompilerError
+from torch_xdna.lowering import Program, lower
+from torch_xdna.lowering.errors import LackingError
 from torch_xdna.selftest import measure, small
 from torch_xdna.selftest.cases import ENCODER, Case, all_cases
 from torch_xdna.selftest.expected import compare, expected
@@ -257,8 +257,8 @@ class Ladder:
 
 def on_the_simulator(case: Case, program: Program) -> list[np.ndarray]:
     """The same words on the array simulator, which runs the host build of the kernels."""
-    from lowering.overlay import overlay
     from torch_xdna.devices.array import Simulator
+    from torch_xdna.lowering.overlay import overlay
 
     weights = program.pack_weights(case.params)
     activations = np.zeros(program.activations_bytes, np.uint8)

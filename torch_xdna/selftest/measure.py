@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from lowering import lower
-from lowering.ops import Region
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu import flush
 from torch_xdna.devices.npu.buffers import Buffer
 from torch_xdna.devices.npu.chip import Npu
 from torch_xdna.devices.npu.loaded_program import NpuProgram, Weights
 from torch_xdna.devices.npu.stats import NpuStats
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.ops import Region
 from torch_xdna.selftest.cases import Case, add_region
 
 PIPELINED = 16  # clips per batch for the rate
@@ -101,10 +101,10 @@ def sync(device: Npu, *, repeats: int) -> dict[str, Any]:
 def modelled_seconds(program: Any, params: Mapping[str, np.ndarray], clock_ghz: float) -> float:
     """Modelled, not measured: the array simulator's clock over the same instruction words, plus
     its dispatches."""
-    from lowering.overlay import overlay
-    from lowering.time.costs import Costs
-    from lowering.time.estimate import dispatch_seconds
     from torch_xdna.devices.array import Simulator
+    from torch_xdna.lowering.overlay import overlay
+    from torch_xdna.lowering.time.costs import Costs
+    from torch_xdna.lowering.time.estimate import dispatch_seconds
 
     simulator = Simulator(overlay(program.columns), costs=Costs(clock_ghz=clock_ghz), kernels=False)
     weights, activations = program.pack_weights(params), np.zeros(program.activations_bytes, np.uint8)

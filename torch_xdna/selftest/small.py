@@ -9,14 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
-from lowering import Program, lower
-from lowering.buffers import Forms
-from lowering.commands.commands import Dma, Wait
-from lowering.commands.encode import encode
-from lowering.commands.registers import MM2S
-from lowering.host_data.bf16 import round_bf16
-from lowering.limits import BLOCK, CORE_ROWS
-from lowering.ops import Attention, Gelu, LayerNorm, Param, Softmax
+from torch_xdna.lowering import Program, lower
+from torch_xdna.lowering.buffers import Forms
+from torch_xdna.lowering.commands.commands import Dma, Wait
+from torch_xdna.lowering.commands.encode import encode
+from torch_xdna.lowering.commands.registers import MM2S
+from torch_xdna.lowering.host_data.bf16 import round_bf16
+from torch_xdna.lowering.limits import BLOCK, CORE_ROWS
+from torch_xdna.lowering.ops import Attention, Gelu, LayerNorm, Param, Softmax
 from torch_xdna.selftest.cases import Case, add_region, linear, single
 
 LINEAR = Forms(wrapped=False, repeated=False, iterated=False)

@@ -62,8 +62,8 @@ def _take_ct2(found: Transcriber, name: str | Path, *, needed: bool) -> None:
 
 def _numpy_encoder(model: Any, device: str) -> Encoder:
     """The model's own weights, for windows that are shorter than its context."""
-    from lowering.whisper import encoder_config
     from torch_xdna.encoder.doors import open_door
+    from torch_xdna.lowering.whisper import encoder_config
 
     door = open_door(device)
     weights = {key: value.float().numpy() for key, value in model.model.encoder.state_dict().items()}

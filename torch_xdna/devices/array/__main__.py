@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lowering import ops
-from lowering.whisper import encoder_config, encoder_region
 from torch_xdna.devices.array.device import ArrayDevice
 from torch_xdna.devices.emulator import EmulatorDevice
+from torch_xdna.lowering import ops
+from torch_xdna.lowering.whisper import encoder_config, encoder_region
 
 
 def main() -> None:

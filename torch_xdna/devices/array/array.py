@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lowering.overlay.description import Overlay
-from lowering.time.costs import Costs
 from torch_xdna.devices.array.context import Context, Kernel
 from torch_xdna.devices.array.core import Core, kernel_costs
 from torch_xdna.devices.array.fabric import Broadcast, InPort, Join, OutPort, Store
 from torch_xdna.devices.array.interpreter import compile_program
 from torch_xdna.devices.array.shim import MM2S, S2MM, Bus, Channel, ReadChannel, Shim, WriteChannel
+from torch_xdna.lowering.overlay.description import Overlay
+from torch_xdna.lowering.time.costs import Costs
 
 
 class Array:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lowering.time.costs import Costs
 from torch_xdna.devices.array.events import Engine
 from torch_xdna.devices.array.timeline import Trace
+from torch_xdna.lowering.time.costs import Costs
 
 Kernel = Callable[..., Any]  # of addresses and integers, as the core program calls it
 

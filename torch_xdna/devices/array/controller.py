@@ -10,18 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from lowering.commands.commands import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32
-from lowering.commands.decode import decode, records
-from lowering.commands.registers import (
-    CONTROL,
-    DESCRIPTOR_ADDRESS_FIELD,
-    DESCRIPTOR_BASE,
-    DESCRIPTOR_STEP,
-    QUEUE,
-    TOKEN_BIT,
-    TOKEN_ID_MASK,
-    TOKEN_ID_SHIFT,
-)
 from torch_xdna.devices.array.arguments import Argument
 from torch_xdna.devices.array.array import Array
 from torch_xdna.devices.array.errors import HardwareFault
@@ -31,6 +19,18 @@ from torch_xdna.devices.array.shim import (
     ReadChannel,
     Shim,
     Task,
+)
+from torch_xdna.lowering.commands.commands import AddressPatch, BlockWrite, Dma, MaskWrite, Wait, Write32
+from torch_xdna.lowering.commands.decode import decode, records
+from torch_xdna.lowering.commands.registers import (
+    CONTROL,
+    DESCRIPTOR_ADDRESS_FIELD,
+    DESCRIPTOR_BASE,
+    DESCRIPTOR_STEP,
+    QUEUE,
+    TOKEN_BIT,
+    TOKEN_ID_MASK,
+    TOKEN_ID_SHIFT,
 )
 
 Numbered = tuple[int, BlockWrite | AddressPatch | Write32 | MaskWrite | Wait]  # with its command's number

@@ -6,14 +6,14 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-from kernels_xdna1.contract import HEADER_WORD, PANEL_GELU, ROW_KINDS, BlockOrder
-from lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
-from lowering.time.costs import Costs
 from torch_xdna.devices.array.context import Context, Kernel
 from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import InPort, Memory, OutPort
 from torch_xdna.devices.array.header import check_header
 from torch_xdna.devices.array.interpreter import MOST_OBJECTS, Compiled, where_in
+from torch_xdna.kernels_xdna1.contract import HEADER_WORD, PANEL_GELU, ROW_KINDS, BlockOrder
+from torch_xdna.lowering.overlay.description import HEADER_WORDS, KERNELS, Overlay, Tile
+from torch_xdna.lowering.time.costs import Costs
 
 _COPIED_HEADER_BYTES = 4 * HEADER_WORDS // 2
 PANEL_WORDS = 4 * (PANEL_GELU - 1)  # byte offset of output order and GELU in a parameter block

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lowering import lower, ops
-from lowering.errors import LimitError
-from lowering.lengths import lower_length
-from lowering.overlay import overlay as describe
-from lowering.overlay.variants import FULL
-from lowering.program import Program
-from lowering.time.costs import Costs
 from torch_xdna.devices.array.simulator import DEFAULT_CLOCK_GHZ, RunStats, Simulator
 from torch_xdna.devices.base import Stats
 from torch_xdna.devices.npu import overlay as overlay_file
 from torch_xdna.errors import DeviceError
+from torch_xdna.lowering import lower, ops
+from torch_xdna.lowering.errors import LimitError
+from torch_xdna.lowering.lengths import lower_length
+from torch_xdna.lowering.overlay import overlay as describe
+from torch_xdna.lowering.overlay.variants import FULL
+from torch_xdna.lowering.program import Program
+from torch_xdna.lowering.time.costs import Costs
 
 if TYPE_CHECKING:
     from torch import Tensor

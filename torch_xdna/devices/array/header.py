@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kernels_xdna1.contract import HEADER_WORD, PIECES, ROW_KINDS, Op
-from lowering.limits import BLOCK, NORM_WIDTH
-from lowering.overlay.variants import FULL, Variant
 from torch_xdna.devices.array.errors import HardwareFault
+from torch_xdna.kernels_xdna1.contract import HEADER_WORD, PIECES, ROW_KINDS, Op
+from torch_xdna.lowering.limits import BLOCK, NORM_WIDTH
+from torch_xdna.lowering.overlay.variants import FULL, Variant
 
 _WORD = HEADER_WORD
 

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
-from lowering.overlay.core_program import Acquire, Call, Loop, Release, Statement, Switch, Word, listing, walk
+from torch_xdna.lowering.overlay.core_program import (
+    Acquire,
+    Call,
+    Loop,
+    Release,
+    Statement,
+    Switch,
+    Word,
+    listing,
+    walk,
+)
 
 # Trip counts above this can't come from a real program and would only keep the simulator busy.
 MOST_TRIPS = 1 << 16

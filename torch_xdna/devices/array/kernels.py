@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kernels_xdna1.host import load
-from kernels_xdna1.host_compiler import CompilerError, cache_directory
-from lowering.overlay.description import KERNELS
 from torch_xdna.devices.array.context import Kernel
 from torch_xdna.errors import DeviceError
+from torch_xdna.kernels_xdna1.host import load
+from torch_xdna.kernels_xdna1.host_compiler import CompilerError, cache_directory
+from torch_xdna.lowering.overlay.description import KERNELS
 
 
 def host_kernels(defines: tuple[str, ...] = ()) -> dict[str, Kernel]:

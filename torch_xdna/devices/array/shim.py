@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from lowering import limits
 from torch_xdna.devices.array.arguments import Argument, Cursor, overlap
 from torch_xdna.devices.array.context import Context
 from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.fabric import Join, Store
 from torch_xdna.devices.array.transfer import Transfer, parse
+from torch_xdna.lowering import limits
 
 MM2S, S2MM = "MM2S", "S2MM"
 DESCRIPTORS = limits.SHIM_DESCRIPTOR.maximum + 1

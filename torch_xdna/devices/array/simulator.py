@@ -24,10 +24,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lowering.commands.decode import device_columns
-from lowering.overlay.description import Overlay
-from lowering.overlay.description import overlay as describe
-from lowering.time.costs import Costs
 from torch_xdna.devices.array.arguments import Argument, Range
 from torch_xdna.devices.array.array import Array
 from torch_xdna.devices.array.context import Kernel
@@ -36,6 +32,10 @@ from torch_xdna.devices.array.core import no_kernels
 from torch_xdna.devices.array.diagnosis import check_finished, deadlock
 from torch_xdna.devices.array.errors import HardwareFault
 from torch_xdna.devices.array.timeline import Trace
+from torch_xdna.lowering.commands.decode import device_columns
+from torch_xdna.lowering.overlay.description import Overlay
+from torch_xdna.lowering.overlay.description import overlay as describe
+from torch_xdna.lowering.time.costs import Costs
 
 DEFAULT_CLOCK_GHZ = 1.6  # one of the clocks seen on real machines; only modelled times depend on it
 

@@ -23,8 +23,8 @@ Design notes
 
 from __future__ import annotations
 
-from lowering.ops import Region
 from torch_xdna.devices.emulator.executable import EmulatorExecutable
+from torch_xdna.lowering.ops import Region
 
 __all__ = ["EmulatorDevice", "EmulatorExecutable"]
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowering import ops as ir
-from lowering.errors import LoweringError
 from torch_xdna.devices.emulator import native_bf16, numerics
 from torch_xdna.devices.emulator.chunk_plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix
 from torch_xdna.devices.emulator.packing import LANES, Packed
 from torch_xdna.devices.emulator.workspace import Scratch, Workspace
 from torch_xdna.devices.profiler_range import device_range
+from torch_xdna.lowering import ops as ir
+from torch_xdna.lowering.errors import LoweringError
 
 # Elements of a piece's widest matrix (4 MB as fp32): bounds a chunk's temporaries. Pieces that fit a core's L2
 # cache were expected to be faster and are not: every kernel call costs more than the cache misses that it saves.

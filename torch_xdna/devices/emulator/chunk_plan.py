@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from lowering import ops as ir
+from torch_xdna.lowering import ops as ir
 
 HALO = 1  # rows of zeros before and after a stored value: the padding of conv1d
 

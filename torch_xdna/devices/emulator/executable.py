@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lowering.ops import Region
 from torch_xdna.devices.base import Stats
 from torch_xdna.devices.emulator import native_bf16
 from torch_xdna.devices.emulator.chunk import Clip, refuse_unknown, run_chunk
@@ -18,6 +17,7 @@ from torch_xdna.devices.emulator.memory import empty
 from torch_xdna.devices.emulator.packing import Packed, pack
 from torch_xdna.devices.emulator.workers import run_all
 from torch_xdna.devices.emulator.workspace import Workspace
+from torch_xdna.lowering.ops import Region
 
 INLINE_FLOPS = 20_000_000  # below this (about 0.2 ms) a clip is done sooner than another thread wakes up
 KEPT_WORKSPACES = 2  # for calls from two threads; more may run at once, with memory of their own

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowering.ops import Activation
 from torch_xdna.devices.emulator.memory import zeros
 from torch_xdna.errors import SettingsError
+from torch_xdna.lowering.ops import Activation
 
 SWITCH = "TORCH_XDNA_EMULATOR"
 BIAS_COLUMNS = 32

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowering.ops import HEAD_SIZE, Activation
 from torch_xdna.devices.emulator.chunk_plan import pieces
+from torch_xdna.lowering.ops import HEAD_SIZE, Activation
 
 LOG2_E = 1.4426950408889634
 # exp of scores up to this far from zero, sums of 2**20 of them and products with bf16 values stay finite and

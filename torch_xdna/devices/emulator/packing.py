@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowering import ops as ir
 from torch_xdna.devices.emulator.chunk_plan import ChunkPlan, Product
 from torch_xdna.devices.emulator.memory import empty, zeros
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix, bf16_matrix
+from torch_xdna.lowering import ops as ir
 
 LANES = 16  # fp32 numbers in a cache line: rows start on one
 

@@ -19,13 +19,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lowering.overlay.variants import Variant
 from torch_xdna.devices.npu import buffers as memory
 from torch_xdna.devices.npu import flush, lifetime, overlay
 from torch_xdna.devices.npu.buffers import Buffer
 from torch_xdna.devices.npu.context import Context, open_context
 from torch_xdna.devices.npu.errors import NpuError, NpuMemory, NpuOff, OtherProcess
 from torch_xdna.devices.npu.stats import NpuStats
+from torch_xdna.lowering.overlay.variants import Variant
 
 IN_FLIGHT = 4  # commands per context that the driver queues; a fifth would block in `start`, holding the GIL
 CONTEXT_PATIENCE_S = 10.0

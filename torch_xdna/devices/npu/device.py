@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowering import lower
-from lowering.lengths import lower_length
-from lowering.ops import Region
-from lowering.program import Program
 from torch_xdna.devices import npu
 from torch_xdna.devices.npu.loaded_program import NpuProgram, Weights
 from torch_xdna.devices.npu.stats import NpuStats
+from torch_xdna.lowering import lower
+from torch_xdna.lowering.lengths import lower_length
+from torch_xdna.lowering.ops import Region
+from torch_xdna.lowering.program import Program
 
 
 class NpuDevice:

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels_xdna1 import host_compiler
 from torch_xdna.devices.npu.errors import NpuUnavailable
+from torch_xdna.kernels_xdna1 import host_compiler
 
 VARIABLE = "TORCH_XDNA_SYNC"
 FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-Wall")

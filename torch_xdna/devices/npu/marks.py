@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowering.limits import BLOCK_BYTES
 from torch_xdna.devices.npu.buffers import Buffer, Ranges
 from torch_xdna.devices.npu.stats import NpuStats
+from torch_xdna.lowering.limits import BLOCK_BYTES
 
 POISON = 0xFF  # 0xFFFF is a bf16 NaN that rounding never produces
 CACHE_LINE = 64  # bytes

@@ -16,8 +16,8 @@ import re
 import struct
 from pathlib import Path
 
-from lowering.overlay.variants import FULL, VARIANTS, Variant
 from torch_xdna.devices.npu.errors import NpuUnavailable
+from torch_xdna.lowering.overlay.variants import FULL, VARIANTS, Variant
 
 VARIABLE = "TORCH_XDNA_OVERLAY"
 BUILD = "build it with `torch-xdna build-overlay`"
@@ -29,9 +29,9 @@ _KERNEL = re.compile(rb"xdna1_([124])c_([0-9a-f]{12})")
 @functools.cache
 def fingerprint(columns: int, variant: Variant = FULL) -> str:
     """12 hex digits over everything that goes into the overlay: its MLIR, the kernels' sources and their macros."""
-    import kernels_xdna1
-    from lowering.overlay import overlay
-    from lowering.overlay.mlir import print_mlir
+    from torch_xdna import kernels_xdna1
+    from torch_xdna.lowering.overlay import overlay
+    from torch_xdna.lowering.overlay.mlir import print_mlir
 
     digest = hashlib.sha256(print_mlir(overlay(columns, variant)).encode())
     digest.update("".join(variant.defines).encode())
@@ -63,7 +63,7 @@ def installed_variant(columns: int = 4) -> Variant:
 
 def cache_path(columns: int) -> Path:
     """Where `torch-xdna build-overlay` puts its result for this version."""
-    from kernels_xdna1.host_compiler import cache_directory
+    from torch_xdna.kernels_xdna1.host_compiler import cache_directory
 
     return cache_directory() / f"{kernel_name(columns)}.xclbin"
 

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kernels_xdna1.host_compiler import cache_directory
 from torch_xdna.errors import XdnaError
+from torch_xdna.kernels_xdna1.host_compiler import cache_directory
 from torch_xdna.speech.decoders import ct2
 
 FORMAT = 1  # of the folders made here
