@@ -6,12 +6,14 @@ python docs/api.py FOLDER       # `make docs` builds them in docs/api
 from __future__ import annotations
 
 import argparse
+import html
 import importlib
 import inspect
 import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # What a program outside of this repository may rely on; the rest may change without a word.
 MODULES = (
@@ -63,12 +65,23 @@ def build(folder: Path) -> list[Path]:
         modules = {name: doc.Module(_complete(name)) for name in MODULES}
         pages = {folder / f"{name.replace('.', '/')}.html": render.html_module(module, modules)
                  for name, module in modules.items()}  # fmt: skip
-        pages[folder / "index.html"] = render.html_index(modules)
+        pages[folder / "index.html"] = _index(modules)
         pages[folder / "search.js"] = render.search_index(modules)
     for path, text in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return sorted(pages)
+
+
+def _index(modules: dict[str, Any]) -> str:
+    """A list of all pages: of one package pdoc's own index would show the first page only."""
+    rows = (
+        f'<li><a href="{name.replace(".", "/")}.html">{name}</a>: '
+        f"{html.escape(module.docstring.partition(chr(10))[0])}</li>"
+        for name, module in modules.items()
+    )
+    head = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>torch-xdna</title></head>'
+    return f"{head}<body><h1>torch-xdna</h1><ul>{''.join(rows)}</ul></body></html>\n"
 
 
 def main() -> None:

@@ -488,7 +488,7 @@ def test_the_table_of_versions_names_one_recommended_pair() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/npu.md"])
 def test_the_papers_install_the_recommended_pair(page: str) -> None:
-    text = (Path(driver.__file__).parents[2] / page).read_text()
+    text = (Path(driver.__file__).resolve().parents[2] / page).read_text()
     (install,) = (line for line in text.splitlines() if "pip install mlir_aie" in line)
     assert f"mlir_aie=={RECOMMENDED[toolchain.MLIR_AIE]} " in install
     assert f"llvm-aie=={RECOMMENDED[PEANO]} " in install
