@@ -75,13 +75,7 @@ CHEAPER = {
     "make lint": ["make -n lint"],  # a test for each of its tools is in the suite or in make test
     "make format": ["make -n format"],
     "make docs": ["make -n docs"],  # tests/docs/test_api.py builds them
-    "torch-xdna transcribe --ray": ["torch-xdna transcribe --ray --help"],
     "python benchmarks/distributed.py": ["HELP"],  # minutes; tests/distributed runs jobs
-    f"{TRAINING}.export WORK WORK/plain": ["HELP"],
-    f"{TRAINING}.train WORK --stage whisper --start WORK/plain --steps 4000 --decay-steps 3500 --rate 5e-4 --dropout 0 "
-    "--processes 1": ["HELP"],
-    f"{TRAINING}.train WORK --stage whisper --start WORK/plain --steps 5000 --decay-steps 2500 --rate 4e-4 --dropout 0 "
-    "--processes 1 --earlier 0.5 --resume WORK/checkpoint.pt": ["HELP"],
     "python -m pytest tests/golden --update": ["python -m pytest tests/golden --collect-only -q"],
     "python -m torch_xdna.kernels_xdna1 count": [
         "python -m torch_xdna.kernels_xdna1 --help"
