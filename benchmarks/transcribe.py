@@ -83,6 +83,7 @@ def overlap(found: Transcriber, path: Path) -> dict[str, float]:
     waiting.kept = np.repeat(found.encode(cut[:1]).hidden, 8, 0)
     groups = [cut[at : at + 8] for at in range(0, len(cut), 8)]
     begin = time.perf_counter()
+    list(windows(read_blocks(path, RATE), RATE, found.window_seconds))  # reading is in the encoder's thread
     encoded = [waiting.encode(group) for group in groups]
     encoder = time.perf_counter() - begin
     begin = time.perf_counter()
