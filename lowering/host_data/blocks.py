@@ -22,7 +22,6 @@ from torch_xdna.lowering.limits import BLOCK, BLOCK_BYTES, CORE_ROWS
 from torch_xdna.lowering.ops import Activation
 
 BLOCK_WORDS = BLOCK_BYTES // 4
-A_ORDER, K_ORDER, V_ORDER = 0, 1, 2  # the numbers in a parameter block
 _PIECE = np.complex128  # stands for a row of a tile, 8 bf16: 16 bytes that numpy moves as one item
 
 ACTIVATION_CODE = {None: 0, Activation.GELU: 1}  # word of a panel's parameters (`kernels_xdna1.contract`)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from torch_xdna.kernels_xdna1.contract import BlockOrder
 from torch_xdna.lowering.buffers import Buffer, KeyValues, Matrix
 from torch_xdna.lowering.host_data import blocks
 from torch_xdna.lowering.host_data.conv_input import ConvInput, Slot
@@ -46,7 +47,7 @@ class PanelFill:
     weight: str
     bias: str | None
     k_blocks: int
-    order: int
+    order: BlockOrder
     activation: Activation | None
     transposed: bool = False
     conv_channels: int = 0
@@ -70,7 +71,7 @@ class PanelFill:
 class ParameterFill:
     """Parameter blocks alone: no bias, an output order."""
 
-    order: int
+    order: BlockOrder
 
     def fill(self, out: np.ndarray, params: Params) -> None:
         nothing = np.zeros((0, 0), np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch_xdna.kernels_xdna1.contract import BlockOrder
 from torch_xdna.lowering.buffers import ACTIVATIONS, Buffer, KeyValues, Matrix, Planes
 from torch_xdna.lowering.host_data.conv_input import ConvInput
 
@@ -16,12 +17,12 @@ from torch_xdna.lowering.host_data.conv_input import ConvInput
 class Panels:
     """Consecutive output block columns of a product: their weights and where the results go.
 
-    `order` 0: `target` is a `Matrix`; 1, 2: the K or V blocks of a `KeyValues`.
+    `order` A: `target` is a `Matrix`; KEYS, VALUES: the K or V blocks of a `KeyValues`.
     `weights` holds `count` panels of `k_blocks + 1` blocks each; `count` is a multiple of 4.
     """
 
     target: Matrix | KeyValues
-    order: int
+    order: BlockOrder
     count: int
     weights: Buffer
     first: int = 0  # block of the target where panel 0 begins (order 0 only)
@@ -56,6 +57,23 @@ class GemmStep(Step):
     panels: list[Panels] = field(default_factory=list)
     residual: Matrix | ConvInput | None = None
     valid: tuple[int, int] = (0, (1 << 31) - 1)
+
+    @classmethod
+    def reorder(cls, name: str, shape: str, header: Buffer, panels: list[Panels], source: Matrix) -> GemmStep:
+        """The blocks of `source` in the order of the panels."""
+        return cls(name, shape, header, None, source.groups, panels, residual=source)
+
+    @classmethod
+    def gather(
+        cls, name: str, shape: str, header: Buffer, panels: list[Panels], source: ConvInput, groups: int
+    ) -> GemmStep:
+        """A host input's frames as an ordinary matrix."""
+        return cls(name, shape, header, None, groups, panels, residual=source)
+
+    @classmethod
+    def zeros(cls, name: str, shape: str, header: Buffer, panels: list[Panels], groups: int) -> GemmStep:
+        """Zeros over the panels."""
+        return cls(name, shape, header, None, groups, panels)
 
     @property
     def k_blocks(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from torch_xdna.kernels_xdna1.contract import Op
+from torch_xdna.kernels_xdna1.contract import BlockOrder, Op
 from torch_xdna.lowering.buffers import KeyValues, Matrix, Pattern
 from torch_xdna.lowering.limits import CORE_ROWS
 from torch_xdna.lowering.overlay.header import Header
@@ -108,7 +108,7 @@ def _results(panels: Panels, groups: int, column: int, columns: int) -> Pattern:
     target = panels.target
     if isinstance(target, KeyValues):
         head = 2 * target.key_blocks
-        start = column * head + (panels.order - 1)
+        start = column * head + (0 if panels.order == BlockOrder.KEYS else 1)
         return block_pattern(start, ((rounds, columns * head), (rows, 2)))
     assert isinstance(target, Matrix)
     return block_pattern(panels.first + column, ((rounds, columns), (rows, target.col_blocks)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_xdna.devices.emulator import native_bf16, numerics
-from torch_xdna.devices.emulator.chunk_plan import HALO, Load, Matrix, Product, RowStep, Stage, pieces
+from torch_xdna.devices.emulator.chunk_plan import HALO, Load, MatrixOp, Product, RowStep, Stage, pieces
 from torch_xdna.devices.emulator.native_bf16 import Bf16Matrix
 from torch_xdna.devices.emulator.packing import LANES, Packed
 from torch_xdna.devices.emulator.workspace import Scratch, Workspace
@@ -80,7 +80,7 @@ class _Chunk:
 
     # Before a product: its operand.
 
-    def _operand(self, step: Matrix) -> Tensor:
+    def _operand(self, step: MatrixOp) -> Tensor:
         """Memory for a matrix step's left operand: (rows, k + 1) with ones for the bias, or (heads, rows, 64); for
         the CPU's own bf16 product (rows, columns of the packed weight), or (rows, 64 heads)."""
         if isinstance(step, ir.Attention):
@@ -98,7 +98,7 @@ class _Chunk:
     def _bf16_memory(self, cols: int) -> Tensor:
         return self.scratch.matrix("bf16 operand", self.rows, cols, dtype=torch.bfloat16)
 
-    def _fill(self, step: Matrix, operand: Tensor) -> None:
+    def _fill(self, step: MatrixOp, operand: Tensor) -> None:
         if isinstance(step, ir.Attention):
             if self.clip.workspace.native:
                 operand[self.start : self.stop].copy_(self._rows(step.q))
@@ -127,7 +127,7 @@ class _Chunk:
 
     # The product, over all rows of the chunk.
 
-    def _multiply(self, step: Matrix) -> Tensor:
+    def _multiply(self, step: MatrixOp) -> Tensor:
         """The fp32 result of a product with its bias, or of an attention; in bf16 and finished (GELU, residual) where
         the CPU's own bf16 product made it."""
         operand = self._operand(step)
@@ -155,7 +155,7 @@ class _Chunk:
 
     # After it, piece by piece.
 
-    def _finish(self, step: Matrix, result: Tensor) -> None:
+    def _finish(self, step: MatrixOp, result: Tensor) -> None:
         """Activation and residual, where they are still to come, and rounding."""
         if isinstance(step, ir.Attention):
             return self._keep(step.out, result)
@@ -251,7 +251,7 @@ def refuse_unknown(region: ir.Region) -> None:
             )
 
 
-def _name(step: Matrix | RowStep) -> str:
+def _name(step: MatrixOp | RowStep) -> str:
     """For profilers, as lowering calls it: `layers.0.self_attn.q_proj+k_proj+v_proj` for joined linear ops."""
     if isinstance(step, Load):
         return f"input {step.index}"

@@ -42,16 +42,16 @@ class Product:
         return self.parts[0].out
 
 
-Matrix = Product | ir.Conv1d | ir.Attention
+MatrixOp = Product | ir.Conv1d | ir.Attention
 RowStep = Load | ir.LayerNorm | ir.Softmax | ir.Gelu | ir.Add
-Step = Matrix | RowStep
+Step = MatrixOp | RowStep
 
 
 @dataclass
 class Phase:
     """`matrix` over a whole chunk (None in a stage's first phase), then `steps` piece by piece."""
 
-    matrix: Matrix | None
+    matrix: MatrixOp | None
     steps: list[RowStep] = field(default_factory=list)
 
 
