@@ -119,5 +119,7 @@ def test_its_answers_are_faster_whispers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_without_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voice.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(XdnaError, match=r"faster_whisper is not installed: pip install 'torch-xdna\[fast\]'"):
+    with pytest.raises(
+        XdnaError, match=r"faster_whisper is not installed: pip install '.\[fast\]' in the checkout"
+    ):
         voice.Voice()

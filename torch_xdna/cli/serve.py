@@ -109,7 +109,7 @@ def command(
         from torch_xdna.speech.whisper_engine import load
     except ModuleNotFoundError as error:
         raise XdnaError(
-            f"serving needs '{error.name}', which is not installed: pip install 'torch-xdna[serve]'"
+            f"serving needs '{error.name}', which is not installed: pip install '.[serve]' in the checkout"
         ) from error
 
     key = _key(api_key_file)

@@ -36,7 +36,7 @@ def run(
         from torch_xdna.distributed.job import transcribe
     except ModuleNotFoundError as error:
         raise XdnaError(
-            f"--ray needs '{error.name}', which is not installed: pip install 'torch-xdna[ray]'"
+            f"--ray needs '{error.name}', which is not installed: pip install '.[ray]' in the checkout"
         ) from error
     with _Progress() as progress:
         summary = transcribe(

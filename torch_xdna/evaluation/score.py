@@ -33,7 +33,9 @@ def normalizer(language: str) -> Callable[[str], str]:
         from whisper_normalizer.basic import BasicTextNormalizer
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError as error:
-        raise XdnaError(f"texts can't be normalised ({error}): pip install 'torch-xdna[evaluate]'") from error
+        raise XdnaError(
+            f"texts can't be normalised ({error}): pip install '.[evaluate]' in the checkout"
+        ) from error
     return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
 
 
@@ -42,7 +44,9 @@ def errors(references: Sequence[str], hypotheses: Sequence[str]) -> Errors:
     try:
         import jiwer
     except ImportError as error:
-        raise XdnaError(f"words can't be counted ({error}): pip install 'torch-xdna[evaluate]'") from error
+        raise XdnaError(
+            f"words can't be counted ({error}): pip install '.[evaluate]' in the checkout"
+        ) from error
     words = substituted = deleted = inserted = 0
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         if not reference.split():  # jiwer takes none such

@@ -32,7 +32,8 @@ try:
     from faster_whisper.utils import download_model
 except ImportError as error:
     raise XdnaError(
-        f"faster-whisper can't be imported ({error}): pip install 'torch-xdna[fast]', or pip install faster-whisper"
+        f"faster-whisper can't be imported ({error}): pip install '.[fast]' in the checkout, or "
+        "pip install faster-whisper"
     ) from error
 
 __all__ = ["BatchedInferencePipeline", "WhisperModel", "XdnaEncoding"]

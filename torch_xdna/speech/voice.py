@@ -29,7 +29,7 @@ def missing() -> str | None:
     """Why the detector can't be used here, or None if it can."""
     for package in ("faster_whisper", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            return f"{package} is not installed: pip install 'torch-xdna[fast]'"
+            return f"{package} is not installed: pip install '.[fast]' in the checkout"
     return None
 
 

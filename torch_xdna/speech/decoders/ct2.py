@@ -22,7 +22,7 @@ DEFAULTS = [-1]  # CTranslate2's: the ids that the folder's config.json names
 def missing() -> str | None:
     """Why it can't be used here, or None if it can."""
     if importlib.util.find_spec("ctranslate2") is None:
-        return "ctranslate2 is not installed: pip install 'torch-xdna[fast]'"
+        return "ctranslate2 is not installed: pip install '.[fast]' in the checkout"
     return None
 
 

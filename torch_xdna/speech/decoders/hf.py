@@ -42,7 +42,7 @@ class HfDecoder:
             if not getattr(self.model.generation_config, "alignment_heads", None):
                 raise XdnaError(
                     "word times need alignment_heads in the model's generation_config.json: copy them from the model "
-                    "that this one was made from, or use --decoder ctranslate2 (pip install 'torch-xdna[fast]')"
+                    "that this one was made from, or use --decoder ctranslate2 (pip install '.[fast]' in the checkout)"
                 )
             wishes |= {"return_token_timestamps": True, "return_dict_in_generate": True}
         try:
