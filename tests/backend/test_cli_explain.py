@@ -34,7 +34,7 @@ def test_explain_a_size_as_a_table():
     assert result.exit_code == 0, result.output
     assert "encoder: 1 region, 0 eager ops" in result.output
     assert "layers.3.fc2" in result.output and "part of attention" in result.output
-    assert "region encoder(%0:args.0[3000x80])" in result.output
+    assert "region encoder\n  input %0:args.0[3000x80]\n" in result.output
 
 
 def test_explain_says_what_stays_eager(tmp_path):

@@ -107,6 +107,15 @@ CHEAPER = {
     **{f"python benchmarks/encoder.py --size {size}": ["HELP"] for size in ("tiny", "base", "small")},
     "python benchmarks/encoder.py --size base --variants eager,eager-bf16,xdna": ["HELP"],
     "python benchmarks/layers.py --size base": ["HELP"],
+    "python benchmarks/coverage.py": ["HELP"],  # minutes; tests/bench makes two rows anew
+    "torch-xdna transcribe --ray torch_xdna/speech/clips --output transcripts": [
+        "torch-xdna transcribe --ray torch_xdna/speech/clips/01.flac --output transcripts"
+    ],
+    f"{TRAINING}.train WORK --stage whisper --start torch_xdna/speech/checkpoint --steps 4000 --decay-steps 3500 "
+    "--rate 5e-4 --dropout 0 --processes 1": ["HELP"],
+    f"{TRAINING}.train WORK --stage whisper --start torch_xdna/speech/checkpoint --steps 5000 --decay-steps 2500 "
+    "--rate 4e-4 --dropout 0 --processes 1 --earlier 0.5 --resume WORK/checkpoint.pt": ["HELP"],
+    f"{TRAINING}.export WORK FOLDER": ["HELP"],
     "python benchmarks/serving.py": ["HELP"],
     "python benchmarks/transcribe.py MODEL RECORDING": ["HELP"],
     "python benchmarks/modelled.py": [
