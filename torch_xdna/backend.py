@@ -75,15 +75,17 @@ def _compile(
         matched, parts, run = _build(aten, captured, device, settings)
         rows = report_rows.report_rows(aten.graph, matched, parts)  # report
         graph = _report(captured, rows, parts, run, device)
-        dump.compiled(graph, settings.columns)
+        dump.compiled(graph, settings)
         report_rows.tell(rows, settings.fallback)
         return _Compiled(run.forward, graph)
 
     if compiled := to_aten(gm, example_inputs, compile_aten):  # capture: Dynamo's graph -> ATen
         return compiled
     rows = report_rows.training_rows(gm)
+    graph = GraphReport(captured.name, captured.frame, rows, device=device.name)
+    dump.compiled(graph, settings)
     report_rows.tell(rows, settings.fallback)
-    return _Compiled(gm.forward, GraphReport(captured.name, captured.frame, rows, device=device.name))
+    return _Compiled(gm.forward, graph)
 
 
 def _build(

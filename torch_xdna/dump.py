@@ -21,10 +21,13 @@ from torch import fx
 
 from torch_xdna.errors import XdnaError
 from torch_xdna.lowering import Program, listing, lower
+from torch_xdna.lowering.buffers import Forms
 from torch_xdna.lowering.errors import LoweringError
 from torch_xdna.lowering.ops import Region
 from torch_xdna.lowering.pipeline import steps_and_streams
+from torch_xdna.lowering.streams.step_streams import PATHS
 from torch_xdna.report import GraphReport, Report
+from torch_xdna.settings import Settings
 
 VARIABLE = "TORCH_XDNA_DUMP"
 REMEDY = f"set {VARIABLE}=FOLDER, run again, and attach the folder to a bug report (it holds no weights and no inputs)"
@@ -63,25 +66,29 @@ class Dump:
         if self.wanted:
             self.text(stage, gm.print_readable(print_output=False))
 
-    def compiled(self, graph: GraphReport, columns: int) -> None:
-        """Stages 2 to 7."""
+    def compiled(self, graph: GraphReport, settings: Settings) -> None:
+        """Stages 2 to 7, lowered with the options of the compile."""
         if self.wanted or _LOG.isEnabledFor(logging.INFO):
             self.text("2_report", str(Report([graph])))
         if self.wanted:
-            self.regions(graph.regions, columns)
+            self.regions(graph.regions, settings)
 
-    def regions(self, regions: tuple[Region, ...], columns: int) -> None:
-        """Stages 3 to 7 of each region, for that many columns."""
+    def regions(self, regions: tuple[Region, ...], settings: Settings) -> None:
+        """Stages 3 to 7 of each region."""
+        columns, iterated = settings.columns, settings.iterated
         for number, region in enumerate(regions):
             end = f".{number}" if number else ""
             self.text(f"3_region{end}", str(region))
             try:
-                planned, _, all_streams = steps_and_streams(region, columns)
+                forms = (Forms(iterated=iterated),) * len(PATHS)
+                planned, _, all_streams = steps_and_streams(region, columns, forms)
                 self.text(f"4_steps{end}", listing.steps_text(planned))
                 self.text(f"5_streams{end}", listing.streams_text(planned, all_streams))
-                self._program(lower(region, columns=columns), end)
+                self._program(lower(region, columns=columns, iterated=iterated, split=settings.split), end)
             except LoweringError as error:
                 self.text(f"6_program{end}", f"not lowered: {error}")
+            except Exception as error:  # a fault of lowering is what the dump may be for
+                self.text(f"6_program{end}", f"not lowered: {type(error).__name__}: {error}")
 
     def _program(self, program: Program, end: str) -> None:
         self.text(f"6_program{end}", listing.text(program))

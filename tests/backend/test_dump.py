@@ -15,6 +15,7 @@ from torch_xdna.dump import Dump, InternalError
 from torch_xdna.lowering import lower
 from torch_xdna.lowering.commands.decode import decode
 from torch_xdna.lowering.ops import Region
+from torch_xdna.settings import Settings
 
 STAGES = ["0_dynamo.txt", "1_aten.txt", "2_report.txt", "3_region.txt", "4_steps.txt", "5_streams.txt",
           "6_program.txt", "7_words.bin"]  # fmt: skip
@@ -63,6 +64,41 @@ def test_every_stage_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "on 2 columns" in (folder / "6_program.txt").read_text()
 
 
+def test_words_are_those_of_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_XDNA_DUMP", str(tmp_path))
+
+    class Two(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(super().forward(x), -1)
+
+    compiled(Two(), columns=1, split="op", iterated=False)
+    (folder,) = tmp_path.iterdir()
+    region = Region.parse((folder / "3_region.txt").read_text())
+    wanted = lower(region, columns=1, split="op", iterated=False).dispatches
+    found = [np.fromfile(folder / name, "<u4") for name in ("7_words.bin", "7_words.0.1.bin")]
+    assert len(wanted) == 2 and all((a == b).all() for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_fault_of_lowering_is_in_the_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("add")
+
+    monkeypatch.setenv("TORCH_XDNA_DUMP", str(tmp_path))
+    monkeypatch.setattr(dump, "steps_and_streams", broken)
+    compiled(Small())
+    (folder,) = tmp_path.iterdir()
+    assert "not lowered: KeyError: 'add'" in (folder / "6_program.txt").read_text()
+
+
+def test_a_graph_that_needs_gradients_has_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_XDNA_DUMP", str(tmp_path))
+    torch._dynamo.reset()
+    with pytest.warns(UserWarning, match="gradients"):
+        torch.compile(Small(), backend="xdna", options={"device": "emulator"})(torch.randn(1, 70, 64))
+    (folder,) = tmp_path.iterdir()
+    assert "gradients" in " ".join((folder / "2_report.txt").read_text().split())
+
+
 def test_each_region_has_files_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_XDNA_DUMP", str(tmp_path))
     with pytest.warns(UserWarning, match="cumsum"):
@@ -76,7 +112,7 @@ def test_each_region_has_files_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_is_not_lowered_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_XDNA_DUMP", str(tmp_path))
     region = Region.parse("region wide\n input %0[4x4160]\n %1[4x4160] = Softmax(x=%0)\n return %1")
-    Dump("wide").regions((region,), 4)
+    Dump("wide").regions((region,), Settings())
     (folder,) = tmp_path.iterdir()
     assert "not lowered: softmax width" in (folder / "6_program.txt").read_text()
     assert not (folder / "7_words.bin").exists()
